@@ -1,0 +1,77 @@
+"""Conversations to prompts: a model's chat template and its vocabulary together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from gemma_cli.engine.model import Model
+from gemma_cli.engine.protocol import Message, Prompt, Segment
+from gemma_cli.engine.template import (
+    JinjaTemplate,
+    Template,
+    TranscriptTemplate,
+    TurnTemplate,
+    raw_segments,
+)
+from gemma_cli.engine.tokens import Vocabulary
+from gemma_cli.errors import TemplateError
+from gemma_cli.models.gguf import Header
+
+_CHAT_NAME = re.compile(r"(?:^|[-_. ])(?:it|instruct|chat)(?:$|[-_. ])", re.IGNORECASE)
+_BASE_TUNES = {"pt", "base", "pretrained"}
+_TURN_ARCHITECTURES = {"gemma", "gemma2", "gemma3", "gemma3n"}
+
+
+def is_base_model(header: Header, path: Path) -> bool:
+    """Was the model never taught to converse? By its template, its stated tuning, its names.
+
+    A file without a template is a chat model only if one of its names says so.
+    """
+    if header.finetune.lower() in _BASE_TUNES:
+        return True
+    if header.chat_template:
+        return False
+    names = (header.finetune, header.name, header.basename, path.stem)
+    return not any(_CHAT_NAME.search(name) for name in names)
+
+
+class PromptFormat:
+    """Renders conversations for one model; exactly the ids that the engine evaluates."""
+
+    def __init__(self, header: Header, path: Path, vocabulary: Vocabulary) -> None:
+        self.base_model = is_base_model(header, path)
+        self._vocabulary = vocabulary
+        self._template = self._choose(header)
+
+    def _choose(self, header: Header) -> Template:
+        if self.base_model:
+            return TranscriptTemplate()
+        if header.chat_template:
+            bos = self._vocabulary.bos
+            return JinjaTemplate(
+                header.chat_template, bos=self._vocabulary.text_of(bos) if bos >= 0 else ""
+            )
+        if header.architecture in _TURN_ARCHITECTURES:
+            return TurnTemplate()
+        raise TemplateError(
+            f"the file holds no chat template, and '{header.architecture}' has no known one",
+            "continue a text as it is: gemma run --raw",
+        )
+
+    def render(self, messages: Sequence[Message]) -> Prompt:
+        return self._prompt(self._template.render(messages), self._template.stop)
+
+    def raw(self, text: str) -> Prompt:
+        """The text alone after BOS, for the model to continue."""
+        return self._prompt(raw_segments(text), ())
+
+    def _prompt(self, segments: tuple[Segment, ...], stop: tuple[str, ...]) -> Prompt:
+        return Prompt(segments, self._vocabulary.encode(segments), stop)
+
+
+def load_format(header: Header, path: Path) -> tuple[PromptFormat, Model]:
+    """A format from the vocabulary alone: no weights, no context. Close the model after use."""
+    model = Model(path, 0, vocab_only=True)
+    return PromptFormat(header, path, model.vocabulary), model

@@ -1,0 +1,157 @@
+"""The values that cross the engine's border, and the two things an engine does.
+
+An Engine turns messages into a Prompt (render) and a Prompt into text
+(generate). Nothing here knows llama.cpp: an engine that speaks to a remote
+server, or a hand-written one in a test, satisfies the same protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+Role = Literal["system", "user", "assistant"]
+ROLES: tuple[Role, ...] = ("system", "user", "assistant")
+
+StopReason = Literal["end", "length", "cancelled", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation as data: no part of text is ever a control token."""
+
+    role: Role
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen. Standard names and units of llama.cpp.
+
+    temperature 0 is greedy decoding. top_k 0, top_p 1, min_p 0 and
+    repeat_penalty 1 switch the respective filter off. seed None draws a fresh
+    one. max_tokens None goes on until the model stops or the context is full.
+    stop: strings that end the answer; they are not part of it.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 64
+    top_p: float = 0.95
+    min_p: float = 0.0
+    repeat_penalty: float = 1.0
+    seed: int | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of a rendered prompt: the template's own text, or somebody's words."""
+
+    text: str
+    control: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the model will see: segments, their token ids, and stop strings of the format."""
+
+    segments: tuple[Segment, ...]
+    tokens: tuple[int, ...]
+    stop: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        return "".join(segment.text for segment in self.segments)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some text of the answer, whole characters only."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds and tokens per second. load_s is this engine's load, whenever it happened.
+
+    ttft_s: from the request to the first token, loading not included.
+    prompt_tps: evaluated (not cached) prompt tokens per second; 0 if there was none.
+    """
+
+    load_s: float
+    ttft_s: float
+    prompt_tps: float
+    decode_tps: float
+    total_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The last value of every generation: why it stopped, and what it cost.
+
+    tokens: ids of the answer, the end-of-turn token not included.
+    used: tokens in the context window after the answer; n_ctx: its size.
+    seed: the one that was used, so that the answer can be had again.
+    """
+
+    stop_reason: StopReason
+    usage: Usage
+    timings: Timings
+    n_ctx: int
+    used: int
+    seed: int
+    tokens: tuple[int, ...] = field(default=(), repr=False)
+
+
+class Generation(Protocol):
+    """An answer on its way: an iterator of Pieces that ends with one Done."""
+
+    def __iter__(self) -> Iterator[Piece | Done]: ...
+
+    def cancel(self) -> None:
+        """Stop soon, during prefill too; the iterator still ends with its Done.
+
+        Safe to call from a signal handler, from any thread, and twice.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """Facts of a loaded model that others show or decide by."""
+
+    n_ctx: int
+    n_ctx_train: int
+    gpu_layers: int
+    n_layers: int
+    threads: int
+    base_model: bool
+    warnings: tuple[str, ...] = ()
+
+
+class Engine(Protocol):
+    """A model that may still be loading: every call but `progress` waits for it."""
+
+    def info(self) -> EngineInfo: ...
+
+    def progress(self) -> float:
+        """How much of the weights is loaded, 0.0 to 1.0; 1.0 when ready or failed."""
+
+    def render(self, messages: Sequence[Message]) -> Prompt:
+        """The conversation as the model's chat template presents it, ready for an answer."""
+
+    def raw(self, text: str) -> Prompt:
+        """A text as it is, for the model to continue."""
+
+    def generate(self, prompt: Prompt, sampling: Sampling) -> Generation: ...
+
+    def close(self) -> None: ...

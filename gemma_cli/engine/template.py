@@ -1,0 +1,274 @@
+"""Conversations as segments: the chat template's control text, and people's words.
+
+Four kinds: the Jinja template inside a GGUF file, the turn format of a Gemma
+whose file has none, a plain transcript for base models, and raw text. All
+return segments, so that the tokenizer can treat control text and words apart.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from types import FrameType
+from typing import Any, NoReturn, Protocol
+
+from gemma_cli.engine.protocol import Message, Segment
+from gemma_cli.errors import TemplateError, UsageError
+
+_MAX_SOURCE = 256 * 1024
+_MAX_TEXT = 8 * 1024 * 1024
+_SECONDS = 2.0
+
+
+class Template(Protocol):
+    """stop: strings that end an answer in this format, besides the end-of-turn token."""
+
+    stop: tuple[str, ...]
+
+    def render(self, messages: Sequence[Message]) -> tuple[Segment, ...]: ...
+
+
+def check_messages(messages: Sequence[Message]) -> None:
+    """Raise UsageError unless an answer is due: something is said, the user spoke last."""
+    if not messages or messages[-1].role != "user":
+        raise UsageError(
+            "the conversation must end with a message of the user",
+            'add one: {"role": "user", "content": "..."}',
+        )
+    if any(message.role == "system" for message in messages[1:]):
+        raise UsageError("a system message must be the first message")
+
+
+class TurnTemplate:
+    """The turn format of Gemma 1, 1.1, 2 and 3, for files without a template.
+
+    <start_of_turn>user / model, text trimmed; there is no system turn, so the
+    system text opens the first user turn (Gemma's model cards).
+    """
+
+    stop: tuple[str, ...] = ()
+
+    def render(self, messages: Sequence[Message]) -> tuple[Segment, ...]:
+        check_messages(messages)
+        segments: list[Segment] = []
+        system = ""
+        for message in messages:
+            if message.role == "system":
+                system = message.text.strip()
+                continue
+            speaker = "model" if message.role == "assistant" else "user"
+            segments.append(Segment(f"<start_of_turn>{speaker}\n", control=True))
+            if system:
+                segments += [Segment(system, control=False), Segment("\n\n", control=True)]
+                system = ""
+            segments.append(Segment(message.text.strip(), control=False))
+            segments.append(Segment("<end_of_turn>\n", control=True))
+        return (*segments, Segment("<start_of_turn>model\n", control=True))
+
+
+class TranscriptTemplate:
+    """A conversation as a plain text that a base model continues.
+
+    A base model knows no turns. It is shown a heading and a short example in
+    the same form, and generation stops where the next speaker would begin.
+    """
+
+    stop = ("\nUser:", "\nAssistant:")
+    _heading = (
+        "The following is a conversation between a user and a helpful assistant. "
+        "The assistant answers briefly and correctly.\n"
+    )
+    _example = (
+        "\nUser: What is the capital of France?\n"
+        "Assistant: The capital of France is Paris.\n"
+        "\nUser: How many days does a week have?\n"
+        "Assistant: A week has seven days.\n"
+    )
+
+    def render(self, messages: Sequence[Message]) -> tuple[Segment, ...]:
+        check_messages(messages)
+        segments = [Segment(self._heading, control=False)]
+        for message in messages:
+            text = message.text.strip()
+            if message.role == "system":
+                segments.append(Segment(f"{text}\n", control=False))
+        segments.append(Segment(self._example, control=False))
+        for message in messages:
+            text = message.text.strip()
+            if message.role == "user":
+                segments.append(Segment(f"\nUser: {text}\n", control=False))
+            elif message.role == "assistant":
+                segments.append(Segment(f"Assistant: {text}\n", control=False))
+        return (*segments, Segment("Assistant:", control=False))
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """A stand-in for one message's text while the template runs."""
+
+    mark: str
+    text: str
+
+
+class JinjaTemplate:
+    """The chat template of a GGUF file, run in a bounded sandbox on stand-ins.
+
+    The template never sees what people wrote: each text is a random mark while
+    it runs, and the marks are replaced afterwards. So words can neither steer
+    the template nor be taken for its own text. White space around each mark
+    tells whether the template trims; if it does, so do we.
+    """
+
+    stop: tuple[str, ...] = ()
+    _pad = ("\t \n", "\n \t")
+
+    def __init__(self, source: str, bos: str = "", eos: str = "") -> None:
+        if len(source) > _MAX_SOURCE:
+            raise TemplateError(f"the model's chat template is {len(source)} characters long")
+        self._source = source
+        self._special = {"bos_token": bos, "eos_token": eos}
+
+    def render(self, messages: Sequence[Message]) -> tuple[Segment, ...]:
+        check_messages(messages)
+        words = [_Words(secrets.token_hex(12), message.text) for message in messages]
+        try:
+            return self._segments(messages, words)
+        except TemplateError:
+            if messages[0].role != "system":
+                raise
+        # Gemma 1 and 2 refuse a system turn: its text opens the first user turn.
+        return self._segments(messages, words, merge_system=True)
+
+    def _segments(
+        self, messages: Sequence[Message], words: Sequence[_Words], merge_system: bool = False
+    ) -> tuple[Segment, ...]:
+        left, right = self._pad
+        shown = [
+            {"role": message.role, "content": f"{left}{word.mark}{right}"}
+            for message, word in zip(messages, words, strict=True)
+        ]
+        if merge_system and len(shown) > 1:
+            system = shown.pop(0)
+            shown[0]["content"] = f"{system['content']}\n\n{shown[0]['content']}"
+        text = _bounded(lambda: self._compiled.generate(**self._variables(shown)))
+        return self._replaced(text, words)
+
+    def _variables(self, shown: list[dict[str, str]]) -> dict[str, object]:
+        return {"messages": shown, "add_generation_prompt": True, **self._special}
+
+    def _replaced(self, text: str, words: Sequence[_Words]) -> tuple[Segment, ...]:
+        by_mark = {word.mark: word.text for word in words}
+        segments: list[Segment] = []
+        parts = re.split("|".join(by_mark), text)
+        marks = re.findall("|".join(by_mark), text)
+        missing = set(by_mark) - set(marks)
+        if missing:
+            raise TemplateError(
+                "the model's chat template leaves out a message of the conversation"
+            )
+        left, right = self._pad
+        for index, mark in enumerate(marks):
+            before, after = parts[index], parts[index + 1]
+            said = by_mark[mark]
+            if before.endswith(left):
+                parts[index] = before.removesuffix(left)
+            else:
+                said = said.lstrip()
+            if after.startswith(right):
+                parts[index + 1] = after.removeprefix(right)
+            else:
+                said = said.rstrip()
+            segments += [Segment(parts[index], control=True), Segment(said, control=False)]
+        segments.append(Segment(parts[-1], control=True))
+        return tuple(segment for segment in segments if segment.text)
+
+    @cached_property
+    def _compiled(self) -> Any:
+        import jinja2
+
+        environment = _sandbox()
+        try:
+            return environment.from_string(self._source)
+        except jinja2.TemplateError as error:
+            raise TemplateError(f"the model's chat template is not valid Jinja: {error}") from error
+
+
+def _sandbox() -> Any:
+    """Jinja's immutable sandbox without the operations that make text of any size."""
+    from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+
+    class Sandbox(ImmutableSandboxedEnvironment):
+        intercepted_binops = frozenset({"*", "**", "%"})
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            numbers = isinstance(left, int | float) and isinstance(right, int | float)
+            if not numbers or (operator == "**" and abs(right) > 64):
+                raise SecurityError(f"a chat template may not use {operator} here")
+            return super().call_binop(context, operator, left, right)
+
+        def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+            padding = {"center", "ljust", "rjust", "zfill", "expandtabs", "format", "format_map"}
+            return attr not in padding and super().is_safe_attribute(obj, attr, value)
+
+    environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+    for name in ("center", "format", "indent", "wordwrap", "pprint", "xmlattr", "urlize"):
+        del environment.filters[name]
+    environment.globals = {
+        "range": environment.globals["range"],
+        "namespace": environment.globals["namespace"],
+        "dict": environment.globals["dict"],
+        "raise_exception": _refuse,
+        "strftime_now": time.strftime,
+    }
+    return environment
+
+
+class _Refused(Exception):  # noqa: N818 - the template's own word
+    pass
+
+
+def _refuse(message: str) -> NoReturn:
+    raise _Refused(message)
+
+
+def _bounded(start: Callable[[], Any]) -> str:
+    """Run a template's generator under limits of time and size; its exceptions translated."""
+    import jinja2
+
+    deadline = time.monotonic() + _SECONDS
+
+    def watch(frame: FrameType, _event: str, _argument: object) -> Any:
+        if frame.f_code.co_filename == "<template>":
+            if time.monotonic() > deadline:
+                raise TemplateError(f"the model's chat template ran for {_SECONDS:g} s")
+            if any(isinstance(v, str) and len(v) > _MAX_TEXT for v in frame.f_locals.values()):
+                raise TemplateError("the model's chat template makes a text without end")
+        return watch
+
+    before = sys.gettrace()
+    parts: list[str] = []
+    size = 0
+    sys.settrace(watch)
+    try:
+        for part in start():
+            parts.append(part)
+            size += len(part)
+            if size > _MAX_TEXT:
+                raise TemplateError("the model's chat template makes a text without end")
+    except _Refused as refusal:
+        raise TemplateError(f"the model's chat template refuses: {refusal}") from refusal
+    except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise TemplateError(f"the model's chat template failed: {error}") from error
+    finally:
+        sys.settrace(before)
+    return "".join(parts)
+
+
+def raw_segments(text: str) -> tuple[Segment, ...]:
+    """Text for a model to continue as it is: data, so no control token comes of it."""
+    return (Segment(text, control=False),)
