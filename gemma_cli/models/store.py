@@ -1,0 +1,199 @@
+"""The models on this machine: the Hub cache, the embedded one, and what was used last."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from gemma_cli import paths
+from gemma_cli.errors import ModelFileError, ModelNotFoundError
+from gemma_cli.models import demo, hubcache
+from gemma_cli.models.catalog import ModelRef, canonical_quant
+from gemma_cli.models.entries import load_catalog, quant_rank
+
+_QUANT_IN_NAME = re.compile(
+    r"(?:^|[-._])((?:UD-)?(?:I?Q\d(?:_[0-9A-Z]{1,3}){0,2}|BF16|F16|F32|MXFP4(?:_MOE)?|TQ\d_0))"
+    r"(?:-\d{5}-of-\d{5})?\.gguf$",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledModel:
+    """A model file that is here.
+
+    name: "gemma3:4b", "hf:OWNER/REPO" or a path. quant: upper case, "" if its
+    name does not tell. bytes: all its parts. path: the (first) file; the
+    embedded model's is made when `find` asks for it. source: what to type to
+    fetch it again. revision: the commit; sha256: None where the cache does not
+    say. last_used: ISO 8601 in UTC, None for never.
+    """
+
+    name: str
+    quant: str
+    bytes: int
+    path: Path
+    source: str
+    revision: str | None = None
+    sha256: str | None = None
+    license: str = ""
+    last_used: str | None = None
+
+    @property
+    def ref(self) -> str:
+        """Its name with its quantization, as one would type it."""
+        if self.source == "path" or not self.quant:
+            return self.name
+        return f"{self.name}:{self.quant.lower()}"
+
+
+def installed() -> list[InstalledModel]:
+    """Everything that is here, by name, the best quantization first."""
+    uses = _read_uses()
+    found = [_from_cache(file) for file in hubcache.cached_files()]
+    if demo.demo_parts():
+        found.append(_demo())
+    models = [replace(model, last_used=_last_use(uses, model.ref)) for model in found]
+    return sorted(models, key=lambda m: (m.name, quant_rank(m.quant), m.source))
+
+
+def find(ref: ModelRef) -> InstalledModel:
+    """The file to load: the quantization asked for, else the best one here.
+
+    ModelNotFoundError names the command that fetches it; ModelFileError for a
+    path that is no file. The embedded model is made ready if need be.
+    """
+    if ref.kind == "path":
+        return _at_path(ref)
+    if ref.name == demo.DEMO_ID:
+        return demo_model()
+    candidates = [model for model in installed() if _is_asked_for(model, ref)]
+    if candidates:
+        return min(candidates, key=lambda m: quant_rank(m.quant))
+    others = [model.ref for model in installed() if model.name == ref.name]
+    here = f" Here is {', '.join(others)}." if others else ""
+    source = ref.name if ref.file is None else f"{ref.name}:{ref.file}"
+    wanted = source if ref.file else str(ref)
+    raise ModelNotFoundError(f"{wanted} is not on this machine", f"gemma pull {wanted}{here}")
+
+
+def demo_model() -> InstalledModel:
+    """The embedded Gemma 3 270M (base), joined from its packages and checked."""
+    demo.assemble()
+    model = _demo()
+    return replace(model, last_used=_last_use(_read_uses(), model.ref))
+
+
+def remember_use(model: InstalledModel) -> None:
+    """Note that a model was used now. A folder that cannot be written to is no reason to fail."""
+    uses = _read_uses()
+    uses[model.ref] = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "path": str(model.path.absolute()),
+    }
+    target = _uses_path()
+    temporary = target.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        paths.private_dir(target.parent)
+        temporary.write_text(json.dumps(uses, indent=1), encoding="utf-8")
+        temporary.replace(target)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+
+
+def last_used() -> str | None:
+    """The name of the model used last that is still here, as one would type it."""
+    uses = _read_uses()
+    for name in sorted(uses, key=lambda key: uses[key]["at"], reverse=True):
+        is_demo = name.startswith(demo.DEMO_ID) and bool(demo.demo_parts())
+        if is_demo or Path(uses[name]["path"]).is_file():
+            return name
+    return None
+
+
+def quant_in_name(file: str) -> str:
+    """The quantization that a file's name states, "" if none."""
+    match = _QUANT_IN_NAME.search(file)
+    if match is None:
+        return ""
+    quant = canonical_quant(match[1])
+    return "QAT_Q4_0" if quant == "Q4_0" and "qat" in file.lower() else quant
+
+
+def _from_cache(file: hubcache.CachedFile) -> InstalledModel:
+    known = load_catalog().holding(file.repo, file.file)
+    model, entry = known if known else (None, None)
+    return InstalledModel(
+        name=model.id if model else f"hf:{file.repo}",
+        quant=entry.quant if entry else quant_in_name(file.file),
+        bytes=file.bytes,
+        path=file.path,
+        source=f"hf:{file.repo}:{file.file}",
+        revision=file.revision,
+        sha256=file.sha256,
+        license=model.license.id if model else "",
+    )
+
+
+def _demo() -> InstalledModel:
+    model, entry = demo.demo_entry()
+    return InstalledModel(
+        name=model.id,
+        quant=entry.quant,
+        bytes=entry.size or 0,
+        path=demo.demo_path(),
+        source=f"package:{entry.package}",
+        sha256=entry.sha256,
+        license=model.license.id,
+    )
+
+
+def _at_path(ref: ModelRef) -> InstalledModel:
+    path = ref.path
+    assert path is not None
+    if path.is_dir():
+        raise ModelFileError(
+            f"{path} is a folder, not a model file", "name the .gguf file inside it"
+        )
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError as error:
+        raise ModelNotFoundError(f"no such file: {path}", "see what is here: gemma list") from error
+    except OSError as error:
+        raise ModelFileError(f"cannot read {path}: {error.strerror}") from error
+    return InstalledModel(
+        name=str(path), quant=quant_in_name(path.name), bytes=size, path=path, source="path"
+    )
+
+
+def _is_asked_for(model: InstalledModel, ref: ModelRef) -> bool:
+    if ref.kind == "catalog":
+        return model.name == ref.name and ref.quant in (None, model.quant)
+    prefix = f"hf:{ref.repo}:".casefold()
+    if not model.source.casefold().startswith(prefix):
+        return False
+    if ref.file is not None:
+        return model.source[len(prefix) :] == ref.file
+    return ref.quant in (None, model.quant) and ref.revision in (None, "main", model.revision)
+
+
+def _uses_path() -> Path:
+    return paths.state_dir() / "last-used.json"
+
+
+def _read_uses() -> dict[str, dict[str, str]]:
+    """{name: {"at", "path"}}; a file that someone broke counts as empty."""
+    try:
+        data: Any = json.loads(_uses_path().read_text(encoding="utf-8"))
+        return {str(k): {"at": str(v["at"]), "path": str(v["path"])} for k, v in data.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _last_use(uses: dict[str, dict[str, str]], name: str) -> str | None:
+    return uses[name]["at"] if name in uses else None
