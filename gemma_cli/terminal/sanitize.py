@@ -30,6 +30,13 @@ _ONE_LINE: dict[int, str | None] = {
     **dict.fromkeys((0x09, 0x0A, 0x2028, 0x2029), " "),
 }
 
+_DATA: dict[int, str | None] = {
+    code: shown for code, shown in _TERMINAL.items() if code not in _BIDI_CONTROLS
+}
+
+# One character for one, so that positions stay: for text that is being edited.
+_VISIBLE_BIDI = dict.fromkeys(_BIDI_CONTROLS, _REPLACEMENT)
+
 
 def clean(text: str) -> str:
     """Text of several lines, safe to write to a terminal.
@@ -44,3 +51,16 @@ def clean(text: str) -> str:
 def clean_line(text: str) -> str:
     """As clean, for a title or a name: line breaks and tabs become spaces."""
     return text.translate(_ONE_LINE)
+
+
+def strip_controls(text: str) -> str:
+    """What a person typed or piped, as data: line feeds and tabs are its only controls.
+
+    Unlike clean it keeps bidirectional controls: they are the author's text.
+    """
+    return text.translate(_DATA)
+
+
+def show_bidi(text: str) -> str:
+    """Bidirectional controls become visible; the length stays. For a line being edited."""
+    return text.translate(_VISIBLE_BIDI)

@@ -1,0 +1,140 @@
+"""What a running chat writes to its history, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from gemma_cli.chat.conversation import Conversation, Turn
+from gemma_cli.chat.database import is_damage
+from gemma_cli.chat.history import History
+from gemma_cli.errors import HistoryError
+
+# At most this much of an answer is lost when the program is killed.
+INTERVAL_S = 0.4
+
+
+class Journal(Protocol):
+    """Keeps a conversation as it grows. No call raises because of the disk."""
+
+    def save(self, conversation: Conversation) -> None:
+        """Make everything that was said durable, now."""
+
+    def due(self) -> bool:
+        """Whether the last save is so long ago that an answer on its way should be saved."""
+
+    def begin(self) -> int | None:
+        """From here on another conversation is kept; the id of the one that ends, if saved."""
+
+
+class NoJournal:
+    """--no-history: nothing is written anywhere."""
+
+    def save(self, conversation: Conversation) -> None:
+        pass
+
+    def due(self) -> bool:
+        return False
+
+    def begin(self) -> int | None:
+        return None
+
+
+class HistoryJournal:
+    """Writes to the history file, opened when first needed; a failed save is tried again.
+
+    say: how the user is told, once for each new reason, that nothing is saved.
+    """
+
+    def __init__(
+        self,
+        open_history: Callable[[bool], History],
+        model: str,
+        say: Callable[[str], None],
+    ) -> None:
+        self._open_history = open_history
+        self._model = model
+        self._say = say
+        self._history: History | None = None
+        self._conversation_id: int | None = None
+        self._written: dict[int, Turn] = {}
+        self._last_save = float("-inf")
+        self._told: str | None = None
+        self._thorough = False
+
+    def resume(self, conversation_id: int, conversation: Conversation) -> None:
+        """Go on with a chat that was loaded from the history."""
+        self._conversation_id = conversation_id
+        self._written = {turn.id: turn for turn in conversation}
+
+    def begin(self) -> int | None:
+        ended, self._conversation_id = self._conversation_id, None
+        self._written = {}
+        return ended
+
+    def due(self) -> bool:
+        return time.monotonic() - self._last_save >= INTERVAL_S
+
+    def save(self, conversation: Conversation) -> None:
+        self._last_save = time.monotonic()
+        if len(conversation) == 0:
+            return
+        try:
+            history = self._opened()
+            changed = [turn for turn in conversation if self._written.get(turn.id) is not turn]
+            self._conversation_id = history.save(
+                self._conversation_id, conversation, changed, self._model
+            )
+        except (sqlite3.Error, HistoryError, OSError) as error:
+            self._failed(error)
+        else:
+            self._written.update((turn.id, turn) for turn in changed)
+            if self._told is not None:
+                self._told = None
+                self._say("the history can be written again: this chat is saved")
+
+    def remember_input(self, text: str) -> None:
+        """Keep a typed text for the arrow keys; a failure is said with the turn that follows."""
+        try:
+            history = self._opened()
+            if history.writable:
+                history.remember_input(text)
+        except (sqlite3.Error, HistoryError, OSError):
+            return
+
+    def inputs(self) -> list[str]:
+        """What was typed before, the latest first; nothing when it cannot be read."""
+        try:
+            return self._opened().inputs()
+        except (sqlite3.Error, HistoryError, OSError):
+            return []
+
+    def close(self) -> None:
+        if self._history is not None:
+            self._history.close()
+            self._history = None
+
+    def _opened(self) -> History:
+        if self._history is None:
+            self._history = self._open_history(self._thorough)
+            if self._thorough and self._history.notices:
+                self._conversation_id = None  # a new file was begun
+            self._thorough = False
+            for notice in self._history.notices:
+                self._say(notice)
+            if not self._history.writable:
+                self._told = "the history is read only"  # its notice said so
+        return self._history
+
+    def _failed(self, error: Exception) -> None:
+        # Written again as a whole once it works: what was there may be gone.
+        self._written = {}
+        if isinstance(error, sqlite3.Error) and is_damage(error):
+            self._thorough = True
+            self.close()
+        reason = error.message if isinstance(error, HistoryError) else str(error)
+        if reason != self._told:
+            self._told = reason
+            self._say(f"this chat cannot be saved: {reason}. It goes on; saving is tried again")

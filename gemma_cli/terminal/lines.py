@@ -1,0 +1,96 @@
+"""Turns from a pipe, a file or a terminal that cannot be edited on: a line is a turn."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from gemma_cli.terminal.sanitize import clean, strip_controls
+
+QUOTES = '"""'
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A turn as entered. literal: pasted or between triple quotes, so never a command."""
+
+    text: str
+    literal: bool = False
+
+
+def is_open(text: str) -> bool:
+    """Whether more lines must come: a triple quote not closed, or a backslash at the end."""
+    stripped = text.strip()
+    if stripped.startswith(QUOTES):
+        return len(stripped) < 2 * len(QUOTES) or not stripped.endswith(QUOTES)
+    return text.endswith("\\") and not text.endswith("\\\\")
+
+
+def entered(text: str, literal: bool = False) -> Entry:
+    """The turn that complete text stands for: quotes taken off, continued lines joined."""
+    text = strip_controls(text)
+    stripped = text.strip()
+    if stripped.startswith(QUOTES) and not is_open(text):
+        inner = stripped.removeprefix(QUOTES).removesuffix(QUOTES)
+        return Entry(inner.strip("\n"), literal=True)
+    return Entry(text.replace("\\\n", "\n") if not literal else text, literal)
+
+
+class LineReader:
+    """Reads turns line by line, waiting for each.
+
+    interactive: a person types on a terminal; a prompt is written to stderr.
+    say: told once when bytes are no UTF-8 (they become U+FFFD).
+    """
+
+    def __init__(self, source: BinaryIO, interactive: bool, say: Callable[[str], None]) -> None:
+        self.interactive = interactive
+        self._say = say
+        self._told = False
+        self._lines = self._decoded(source)
+
+    def read(self) -> Entry | None:
+        text = self._line(">>> ")
+        if text is None:
+            return None
+        while is_open(text):
+            more = self._line("... ")
+            if more is None:
+                break
+            text = f"{text}\n{more}"
+        return entered(text)
+
+    def confirm(self, question: str) -> bool:
+        if not self.interactive:
+            return False
+        return (self._line(f"{question} [y/N] ") or "").strip().lower() in ("y", "yes")
+
+    def interrupt(self) -> None:
+        """A read in the kernel cannot be ended from here; the next turn finds the failure."""
+
+    def _line(self, prompt: str) -> str | None:
+        if self.interactive:
+            sys.stderr.write(prompt)
+            sys.stderr.flush()
+        return next(self._lines, None)
+
+    def _decoded(self, source: BinaryIO) -> Iterator[str]:
+        first = True
+        while line := self._read_line(source):
+            text = line.decode("utf-8", "replace")
+            if first:
+                text = text.removeprefix("\ufeff")
+                first = False
+            if "\ufffd" in text and not self._told and b"\xef\xbf\xbd" not in line:
+                self._told = True
+                self._say("The input is not all UTF-8: what could not be read became \ufffd.")
+            yield text.rstrip("\r\n")
+
+    def _read_line(self, source: BinaryIO) -> bytes:
+        try:
+            return source.readline()
+        except OSError as error:
+            self._say(f"The input cannot be read: {clean(error.strerror or str(error))}")
+            return b""

@@ -1,0 +1,51 @@
+"""The line below the prompt: model, context gauge, speed; loading while it lasts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gemma_cli.terminal.sanitize import clean_line
+
+_NEARLY_FULL = 0.85
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """What the toolbar shows. loaded: 0.0 to 1.0; n_ctx None: not known yet.
+
+    used: tokens in the context window, None before the first answer.
+    speed: tokens per second of the last answer. problem: replaces all else.
+    """
+
+    model: str
+    loaded: float = 1.0
+    n_ctx: int | None = None
+    used: int | None = None
+    speed: float | None = None
+    problem: str | None = None
+
+
+def toolbar(gauge: Gauge, width: int) -> list[tuple[str, str]]:
+    """(style class, text) pieces that fit on one line of that many columns."""
+    model = clean_line(gauge.model)
+    if gauge.problem is not None:
+        return _fit([("class:gauge.full", f" {clean_line(gauge.problem)}")], width)
+    if gauge.loaded < 1.0:
+        return _fit([("", f" {model} · loading {gauge.loaded:.0%}")], width)
+    pieces = [("", f" {model}")]
+    if gauge.n_ctx:
+        share = (gauge.used or 0) / gauge.n_ctx
+        style = "class:gauge.full" if share >= _NEARLY_FULL else ""
+        used = "–" if gauge.used is None else f"{gauge.used:,}"
+        pieces += [("", " · context "), (style, f"{used} / {gauge.n_ctx:,}")]
+    if gauge.speed is not None:
+        pieces.append(("", f" · {gauge.speed:.1f} tokens/s"))
+    return _fit(pieces, width)
+
+
+def _fit(pieces: list[tuple[str, str]], width: int) -> list[tuple[str, str]]:
+    fitting = []
+    for style, text in pieces:
+        fitting.append((style, text[: max(width, 0)]))
+        width -= len(text)
+    return fitting

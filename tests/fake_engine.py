@@ -1,0 +1,131 @@
+"""An Engine (engine/protocol.py) that answers with given texts, a word at a time.
+
+A token is a word. Loading, prefill and every token can be made to take time.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+from gemma_cli.engine.protocol import (
+    Done,
+    EngineInfo,
+    Generation,
+    Message,
+    Piece,
+    Prompt,
+    Sampling,
+    Segment,
+    StopReason,
+    Timings,
+    Usage,
+)
+from gemma_cli.errors import GemmaError
+
+
+class FakeGeneration:
+    def __init__(
+        self,
+        words: Sequence[str | GemmaError],
+        prompt: Prompt,
+        n_ctx: int,
+        token_s: float,
+        cap: int,
+    ) -> None:
+        self._words, self._prompt, self._n_ctx = words, prompt, n_ctx
+        self._token_s, self._cap = token_s, cap
+        self._cancelled = threading.Event()
+        self.cancels = 0
+
+    def cancel(self) -> None:
+        self.cancels += 1
+        self._cancelled.set()
+
+    def __iter__(self) -> Iterator[Piece | Done]:
+        said = 0
+        reason: StopReason = "end"
+        for word in self._words:
+            if said == self._cap:
+                reason = "length"
+                break
+            if self._token_s:
+                self._cancelled.wait(self._token_s)
+            if self._cancelled.is_set():
+                reason = "cancelled"
+                break
+            if isinstance(word, GemmaError):
+                raise word
+            said += 1
+            yield Piece(word)
+        size = len(self._prompt.tokens)
+        timings = Timings(0.5, 0.01, 1000.0, 50.0, 0.01 + said / 50)
+        yield Done(reason, Usage(size, 0, said), timings, self._n_ctx, size + said, 7)
+
+
+class FakeEngine:
+    """answers: one for each question, then an echo of the question."""
+
+    def __init__(
+        self,
+        answers: Sequence[str | Sequence[str | GemmaError]] = (),
+        *,
+        n_ctx: int = 4096,
+        load_s: float = 0.0,
+        token_s: float = 0.0,
+        failure: GemmaError | None = None,
+        warnings: tuple[str, ...] = (),
+    ) -> None:
+        self._answers = list(answers)
+        self._n_ctx, self._token_s = n_ctx, token_s
+        self._failure, self._warnings = failure, warnings
+        self._load_s = load_s
+        self._started = time.monotonic()
+        self.asked: list[tuple[Message, ...]] = []
+        self.samplings: list[Sampling] = []
+        self.generations: list[FakeGeneration] = []
+
+    def progress(self) -> float:
+        if not self._load_s:
+            return 1.0
+        return min(1.0, (time.monotonic() - self._started) / self._load_s)
+
+    def info(self) -> EngineInfo:
+        while self.progress() < 1.0:
+            time.sleep(0.01)
+        if self._failure is not None:
+            raise self._failure
+        return EngineInfo(self._n_ctx, 32768, 0, 18, 1, False, self._warnings)
+
+    def render(self, messages: Sequence[Message]) -> Prompt:
+        self.info()
+        text = "\n".join(f"{message.role}: {message.text}" for message in messages)
+        self._messages = tuple(messages)
+        return Prompt((Segment(text, False),), tuple(range(len(text.split()))))
+
+    def generate(self, prompt: Prompt, sampling: Sampling) -> Generation:
+        self.asked.append(self._messages)
+        self.samplings.append(sampling)
+        answer = self._answers.pop(0) if self._answers else f"You said: {self._messages[-1].text}"
+        words = _words(answer) if isinstance(answer, str) else list(answer)
+        room = self._n_ctx - len(prompt.tokens)
+        cap = min(sampling.max_tokens or room, room)
+        generation = FakeGeneration(words, prompt, self._n_ctx, self._token_s, cap)
+        self.generations.append(generation)
+        return generation
+
+    def close(self) -> None:
+        pass
+
+
+def _words(text: str) -> list[str | GemmaError]:
+    """Words with the white space that precedes them: their join is the text."""
+    words: list[str | GemmaError] = []
+    start = 0
+    for end in range(1, len(text)):
+        if text[end].isspace() and not text[end - 1].isspace():
+            words.append(text[start:end])
+            start = end
+    words.append(text[start:])
+    return words
