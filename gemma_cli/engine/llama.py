@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gemma_cli.engine.cache import reusable
 from gemma_cli.engine.protocol import (
@@ -24,12 +25,14 @@ from gemma_cli.engine.protocol import (
     StopReason,
     Timings,
     Usage,
+    check_sampling,
 )
-from gemma_cli.engine.sampling import Sampler, check_sampling
-from gemma_cli.engine.tokens import TextStream
 from gemma_cli.errors import Cancelled, PromptTooLongError
 from gemma_cli.machine.memory import Plan
 from gemma_cli.models.gguf import Header
+
+if TYPE_CHECKING:
+    from gemma_cli.engine.sampling import Sampler
 
 
 class Answer:
@@ -164,6 +167,8 @@ class LlamaEngine:
         return not self._closing
 
     def _answer(self, answer: Answer) -> Done:
+        from gemma_cli.engine.sampling import Sampler
+
         context, prompt = self._context, answer.prompt.tokens
         start = time.perf_counter()
         context.watch(answer.abort)
@@ -198,8 +203,10 @@ class LlamaEngine:
 
     def _decode(self, answer: Answer, sampler: Sampler, tokens: list[int]) -> StopReason:
         """Sample and evaluate token by token; fills tokens, puts Pieces as they are certain."""
+        from gemma_cli.engine.tokens import TextStream
+
         context, vocabulary = self._context, self._model.vocabulary
-        text = TextStream((*answer.prompt.stop, *answer.sampling.stop))
+        text = TextStream((*answer.prompt.stop, *answer.sampling.stop), trim=answer.prompt.trim)
         room = context.n_ctx - len(context.tokens)
         limit = min(room, answer.sampling.max_tokens or room)
         reason: StopReason = "length"

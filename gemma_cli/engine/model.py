@@ -104,7 +104,7 @@ class Context:
                 f"{log.reason() or 'it did not say why'}",
                 "try a smaller one: --ctx 4096",
             )
-        self.n_ctx: int = C.llama_n_ctx(self._pointer)
+        self.n_ctx = plan.n_ctx  # llama.cpp pads to 256; the promise is what was asked
         self.n_batch: int = C.llama_n_batch(self._pointer)
         self.tokens: list[int] = []
         self._memory = C.llama_get_memory(self._pointer)

@@ -13,7 +13,6 @@ from gemma_cli.engine.template import (
     Template,
     TranscriptTemplate,
     TurnTemplate,
-    raw_segments,
 )
 from gemma_cli.engine.tokens import Vocabulary
 from gemma_cli.errors import TemplateError
@@ -61,14 +60,14 @@ class PromptFormat:
         )
 
     def render(self, messages: Sequence[Message]) -> Prompt:
-        return self._prompt(self._template.render(messages), self._template.stop)
+        segments = self._template.render(messages)
+        ids = self._vocabulary.encode(segments)
+        return Prompt(segments, ids, self._template.stop, self._template.trim)
 
     def raw(self, text: str) -> Prompt:
-        """The text alone after BOS, for the model to continue."""
-        return self._prompt(raw_segments(text), ())
-
-    def _prompt(self, segments: tuple[Segment, ...], stop: tuple[str, ...]) -> Prompt:
-        return Prompt(segments, self._vocabulary.encode(segments), stop)
+        """The text alone after BOS, for the model to continue: data, so no control token."""
+        segments = (Segment(text, control=False),)
+        return Prompt(segments, self._vocabulary.encode(segments))
 
 
 def load_format(header: Header, path: Path) -> tuple[PromptFormat, Model]:

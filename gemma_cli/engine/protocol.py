@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from gemma_cli.errors import UsageError
+
 Role = Literal["system", "user", "assistant"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 
@@ -45,6 +47,26 @@ class Sampling:
     stop: tuple[str, ...] = ()
 
 
+def check_sampling(sampling: Sampling) -> None:
+    """Raise UsageError for a value outside its domain, naming the option."""
+    limits = (
+        ("--temp", sampling.temperature, 0.0, None),
+        ("--top-k", sampling.top_k, 0, None),
+        ("--top-p", sampling.top_p, 0.0, 1.0),
+        ("--min-p", sampling.min_p, 0.0, 1.0),
+        ("--repeat-penalty", sampling.repeat_penalty, 0.0, None),
+        ("--seed", sampling.seed, 0, 2**32 - 1),
+        ("--max-tokens", sampling.max_tokens, 1, None),
+    )
+    for option, value, low, high in limits:
+        if value is None or (low <= value and (high is None or value <= high)):
+            continue
+        bounds = f"{low} or more" if high is None else f"between {low} and {high}"
+        raise UsageError(f"{option} must be {bounds}, not {value}")
+    if sampling.repeat_penalty == 0:
+        raise UsageError("--repeat-penalty must be more than 0 (1 switches it off)")
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """A piece of a rendered prompt: the template's own text, or somebody's words."""
@@ -55,11 +77,16 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the model will see: segments, their token ids, and stop strings of the format."""
+    """What the model will see: segments, their token ids, and how an answer is cut out.
+
+    stop: strings of the format that end an answer. trim: white space around
+    the answer belongs to the format.
+    """
 
     segments: tuple[Segment, ...]
     tokens: tuple[int, ...]
     stop: tuple[str, ...] = ()
+    trim: bool = False
 
     @property
     def text(self) -> str:

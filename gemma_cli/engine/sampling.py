@@ -10,29 +10,8 @@ import numpy as np
 
 from gemma_cli.engine.library import C
 from gemma_cli.engine.protocol import Sampling
-from gemma_cli.errors import UsageError
 
 PENALTY_WINDOW = 64  # tokens that repeat_penalty looks back on; llama.cpp's default
-
-
-def check_sampling(sampling: Sampling) -> None:
-    """Raise UsageError for a value outside its domain, naming the option."""
-    limits = (
-        ("--temp", sampling.temperature, 0.0, None),
-        ("--top-k", sampling.top_k, 0, None),
-        ("--top-p", sampling.top_p, 0.0, 1.0),
-        ("--min-p", sampling.min_p, 0.0, 1.0),
-        ("--repeat-penalty", sampling.repeat_penalty, 0.0, None),
-        ("--seed", sampling.seed, 0, 2**32 - 1),
-        ("--max-tokens", sampling.max_tokens, 1, None),
-    )
-    for option, value, low, high in limits:
-        if value is None or (low <= value and (high is None or value <= high)):
-            continue
-        bounds = f"{low} or more" if high is None else f"between {low} and {high}"
-        raise UsageError(f"{option} must be {bounds}, not {value}")
-    if sampling.repeat_penalty == 0:
-        raise UsageError("--repeat-penalty must be more than 0 (1 switches it off)")
 
 
 class Sampler:

@@ -26,9 +26,10 @@ _SECONDS = 2.0
 
 
 class Template(Protocol):
-    """stop: strings that end an answer in this format, besides the end-of-turn token."""
+    """stop, trim: as in Prompt, besides the end-of-turn token that every model has."""
 
     stop: tuple[str, ...]
+    trim: bool
 
     def render(self, messages: Sequence[Message]) -> tuple[Segment, ...]: ...
 
@@ -52,6 +53,7 @@ class TurnTemplate:
     """
 
     stop: tuple[str, ...] = ()
+    trim = False
 
     def render(self, messages: Sequence[Message]) -> tuple[Segment, ...]:
         check_messages(messages)
@@ -78,7 +80,8 @@ class TranscriptTemplate:
     the same form, and generation stops where the next speaker would begin.
     """
 
-    stop = ("\nUser:", "\nAssistant:")
+    stop: tuple[str, ...] = ("\nUser:", "\nAssistant:")
+    trim = True
     _heading = (
         "The following is a conversation between a user and a helpful assistant. "
         "The assistant answers briefly and correctly.\n"
@@ -125,6 +128,7 @@ class JinjaTemplate:
     """
 
     stop: tuple[str, ...] = ()
+    trim = False
     _pad = ("\t \n", "\n \t")
 
     def __init__(self, source: str, bos: str = "", eos: str = "") -> None:
@@ -267,8 +271,3 @@ def _bounded(start: Callable[[], Any]) -> str:
     finally:
         sys.settrace(before)
     return "".join(parts)
-
-
-def raw_segments(text: str) -> tuple[Segment, ...]:
-    """Text for a model to continue as it is: data, so no control token comes of it."""
-    return (Segment(text, control=False),)

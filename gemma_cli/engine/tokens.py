@@ -31,6 +31,7 @@ class Vocabulary:
         self.bos: int = C.llama_vocab_bos(pointer)
         self.adds_bos: bool = C.llama_vocab_get_add_bos(pointer)
         self._buffer = ctypes.create_string_buffer(256)
+        self._html_tag = self._find_html_tag()
 
     def text_of(self, token: int) -> str:
         """The token as the vocabulary spells it ("<bos>", "▁the")."""
@@ -38,12 +39,18 @@ class Vocabulary:
         return (raw or b"").decode("utf-8", "replace")
 
     def is_end(self, token: int) -> bool:
-        """Does this token end an answer? Gemma 3's file lists the HTML tag </s> too: it does not."""
+        """Does this token end an answer?"""
         eog: bool = C.llama_vocab_is_eog(self._pointer, token)
-        return eog and (token == C.llama_vocab_eos(self._pointer) or not self._is_html(token))
+        return eog and token != self._html_tag
 
-    def _is_html(self, token: int) -> bool:
-        return self._is_user_defined(token) and bool(_ORDINARY.fullmatch(self.text_of(token)))
+    def _find_html_tag(self) -> int:
+        """The token of the HTML tag </s>, -1 if there is none.
+
+        Gemma 3's vocabulary has it; llama.cpp takes it for another family's
+        end-of-sequence token by its name, and then for a control token.
+        """
+        ids = self._tokenize("</s>", parse_special=True)
+        return ids[0] if len(ids) == 1 and ids[0] != C.llama_vocab_eos(self._pointer) else -1
 
     def _is_user_defined(self, token: int) -> bool:
         attributes: int = C.llama_vocab_get_attr(self._pointer, token)
@@ -96,12 +103,13 @@ class Vocabulary:
 
     def piece(self, token: int) -> bytes:
         """The token's bytes in an answer; control tokens have none. Not thread-safe."""
+        spell = token == self._html_tag
         size: int = C.llama_token_to_piece(
-            self._pointer, token, self._buffer, len(self._buffer), 0, False
+            self._pointer, token, self._buffer, len(self._buffer), 0, spell
         )
         if size < 0:
             self._buffer = ctypes.create_string_buffer(-size)
-            size = C.llama_token_to_piece(self._pointer, token, self._buffer, -size, 0, False)
+            size = C.llama_token_to_piece(self._pointer, token, self._buffer, -size, 0, spell)
         return self._buffer.raw[:size]
 
 
@@ -120,33 +128,37 @@ class TextStream:
 
     A character split over tokens appears when it is complete. finish() gives
     what was held back; bytes of a character that never ended are dropped.
+    trim: white space at both ends of the whole text is left out.
     """
 
-    def __init__(self, stop: Sequence[str] = ()) -> None:
+    def __init__(self, stop: Sequence[str] = (), *, trim: bool = False) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stop = tuple(text for text in stop if text)
+        self._trim, self._begun = trim, not trim
         self._held = ""
         self.stopped = False
 
     def push(self, raw: bytes) -> str:
         """Text that is certain now. After a stop string, `stopped` is set and nothing follows."""
-        text = self._decoder.decode(raw)
-        if not self._stop:
-            return text
-        self._held += text
+        self._held += self._decoder.decode(raw)
+        if not self._begun:
+            self._held = self._held.lstrip()
+            self._begun = bool(self._held)
         found = [at for stop in self._stop if (at := self._held.find(stop)) >= 0]
         if found:
             self.stopped = True
-            text, self._held = self._held[: min(found)], ""
-            return text
-        keep = max(_overlap(self._held, stop) for stop in self._stop)
+            self._held = self._held[: min(found)]
+            return self.finish()
+        keep = max((_overlap(self._held, stop) for stop in self._stop), default=0)
         cut = len(self._held) - keep
+        if self._trim:
+            cut = len(self._held[:cut].rstrip())
         text, self._held = self._held[:cut], self._held[cut:]
         return text
 
     def finish(self) -> str:
         text, self._held = self._held, ""
-        return text
+        return text.rstrip() if self._trim else text
 
 
 def _overlap(text: str, stop: str) -> int:

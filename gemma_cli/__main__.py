@@ -1,0 +1,75 @@
+"""`gemma` and `python -m gemma_cli`: errors to exit codes, in one place."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> None:
+    """Run the program and end the process with a documented exit code."""
+    if sys.argv[1:] == ["--version"]:  # before any import: 40 ms are the limit
+        from gemma_cli import __version__
+
+        print(f"gemma {__version__}")
+        return
+    code = _run()
+    try:
+        sys.stdout.flush()
+    except (BrokenPipeError, AttributeError, ValueError):
+        code = reader_gone()
+    sys.exit(code)
+
+
+def _run() -> int:
+    from gemma_cli.cli import app
+    from gemma_cli.errors import ExitCode, GemmaError
+
+    _use_utf8()
+    try:
+        app(prog_name="gemma")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else ExitCode.FAILURE if end.code else 0
+    except GemmaError as error:
+        if _debugging():
+            raise
+        report(error.message, error.hint)
+        return error.exit_code
+    except BrokenPipeError:
+        return reader_gone()
+    except KeyboardInterrupt:
+        return ExitCode.CANCELLED
+    return 0
+
+
+def report(message: str, hint: str | None = None) -> None:
+    """One clear line on stderr, and the next step below it."""
+    from gemma_cli.terminal.sanitize import clean
+
+    print(f"gemma: {clean(message)}", file=sys.stderr)
+    if hint:
+        print(f"  {clean(hint)}", file=sys.stderr)
+
+
+def reader_gone() -> int:
+    """The reader of a pipe left (`| head`): end quietly, and let no later flush complain."""
+    from gemma_cli.errors import ExitCode
+
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 1)
+    return ExitCode.READER_GONE
+
+
+def _use_utf8() -> None:
+    """Answers are UTF-8 whatever the locale; a character it cannot show never ends the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+
+
+def _debugging() -> bool:
+    return os.environ.get("GEMMA_DEBUG", "") not in ("", "0")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The command line: which verbs there are. Each is one file in commands/."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from gemma_cli import __version__
+from gemma_cli.commands.chat import chat
+from gemma_cli.commands.history import app as history
+from gemma_cli.commands.list import list_models
+from gemma_cli.commands.pull import pull
+from gemma_cli.commands.rm import rm
+from gemma_cli.commands.run import run
+from gemma_cli.commands.show import show
+from gemma_cli.commands.verify import verify
+from gemma_cli.errors import ExitCode
+
+_EXIT_CODES = (
+    "Exit codes: 0 ok, 1 failure, 2 usage, 3 no such model, 4 download failed, "
+    "5 does not fit in memory, 6 prompt too long, 130 cancelled, 141 reader gone."
+)
+
+
+class _Group(TyperGroup):
+    """Typer's group, but a reader that left is not a failure: exit 141, quietly."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            from gemma_cli.__main__ import reader_gone
+
+            raise typer.Exit(reader_gone()) from error
+
+
+app = typer.Typer(
+    cls=_Group,
+    help="Talk to Google's Gemma models on your own machine.",
+    epilog=_EXIT_CODES,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(chat)
+app.command()(run)
+app.command()(pull)
+app.command("list")(list_models)
+app.command()(show)
+app.command()(rm)
+app.command()(verify)
+app.add_typer(history, name="history")
+
+
+@app.callback()
+def gemma(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        typer.echo(f"gemma {__version__}")
+        raise typer.Exit(ExitCode.OK)

@@ -1,0 +1,155 @@
+"""One answer to stdout: streamed as text or as one JSON object; Ctrl-C keeps what was said."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gemma_cli.engine.protocol import Done, Engine, Generation, Message, Prompt, Sampling
+from gemma_cli.errors import ExitCode, GemmaError
+from gemma_cli.terminal.sanitize import clean
+
+if TYPE_CHECKING:
+    from gemma_cli.models.gguf import Header
+    from gemma_cli.models.store import InstalledModel
+
+
+class Answering:
+    """Runs one request and writes its answer in the form that was asked for."""
+
+    def __init__(self, engine: Engine, *, as_json: bool, stats: bool) -> None:
+        self._engine = engine
+        self._as_json = as_json
+        self._stats = stats
+        self._text: list[str] = []
+
+    def answer(
+        self,
+        installed: InstalledModel,
+        conversation: Sequence[Message],
+        raw: str | None,
+        sampling: Sampling,
+    ) -> int:
+        """Write the answer; the exit code. raw: a text to continue in place of the conversation."""
+        engine = self._engine
+        prompt = engine.raw(raw) if raw is not None else engine.render(conversation)
+        generation = engine.generate(prompt, sampling)
+        try:
+            with _ctrl_c_cancels(generation):
+                done = self._stream(generation)
+        except GemmaError as error:
+            if self._as_json:
+                self._print_json(installed, {"stop_reason": "error", "error": error.message})
+            else:
+                self._end_line()
+            raise
+        if self._as_json:
+            self._print_json(installed, _report(done, engine.info().gpu_layers))
+        else:
+            self._end_line()
+        self._tell(done, sampling)
+        return ExitCode.CANCELLED if done.stop_reason == "cancelled" else ExitCode.OK
+
+    def _stream(self, generation: Generation) -> Done:
+        screen = sys.stdout.isatty()
+        for value in generation:
+            if isinstance(value, Done):
+                return value
+            self._text.append(value.text)
+            if not self._as_json:
+                sys.stdout.write(clean(value.text) if screen else value.text)
+                sys.stdout.flush()
+        raise AssertionError("a generation ends with Done")
+
+    def _end_line(self) -> None:
+        """A text file ends with a newline, and so does an answer."""
+        if self._text and not self._text[-1].endswith("\n"):
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+
+    def _print_json(self, installed: InstalledModel, report: dict[str, Any]) -> None:
+        head = {"text": "".join(self._text), "model": installed.name, "quant": installed.quant}
+        print(json.dumps(head | report, ensure_ascii=False), flush=True)
+
+    def _tell(self, done: Done, sampling: Sampling) -> None:
+        if done.stop_reason == "cancelled":
+            _say("stopped")
+        elif done.stop_reason == "length":
+            if sampling.max_tokens and done.usage.completion_tokens >= sampling.max_tokens:
+                _say(f"the answer was cut at --max-tokens {sampling.max_tokens}")
+            else:
+                _say(
+                    f"the answer was cut: the context window of {done.n_ctx} tokens is full "
+                    "(--ctx max gives the largest)"
+                )
+        if self._stats:
+            _say(describe(done))
+
+
+def describe(done: Done) -> str:
+    """The figures of an answer in one line."""
+    usage, timings = done.usage, done.timings
+    cached = f" ({usage.cached_tokens} cached)" if usage.cached_tokens else ""
+    return (
+        f"prompt {usage.prompt_tokens} tokens{cached}, {timings.prompt_tps:.0f} tok/s · "
+        f"answer {usage.completion_tokens} tokens, {timings.decode_tps:.1f} tok/s · "
+        f"first token {timings.ttft_s:.2f} s · load {timings.load_s:.2f} s · "
+        f"context {done.used}/{done.n_ctx} · seed {done.seed}"
+    )
+
+
+def print_prompt(
+    header: Header, path: Path, conversation: Sequence[Message], raw: str | None
+) -> None:
+    """The exact prompt as JSON, by the vocabulary alone: no weights are loaded."""
+    from gemma_cli.engine.prompting import load_format
+
+    prompt_format, model = load_format(header, path)
+    prompt: Prompt = (
+        prompt_format.raw(raw) if raw is not None else prompt_format.render(conversation)
+    )
+    model.close()
+    shown = {
+        "text": prompt.text,
+        "tokens": list(prompt.tokens),
+        "segments": [asdict(segment) for segment in prompt.segments],
+    }
+    print(json.dumps(shown, ensure_ascii=False))
+
+
+def _report(done: Done, gpu_layers: int) -> dict[str, Any]:
+    return {
+        "stop_reason": done.stop_reason,
+        "usage": asdict(done.usage),
+        "timings": {name: round(value, 4) for name, value in asdict(done.timings).items()},
+        "context": {"n_ctx": done.n_ctx, "used": done.used},
+        "gpu_layers": gpu_layers,
+        "seed": done.seed,
+    }
+
+
+def _say(text: str) -> None:
+    print(f"gemma: {text}", file=sys.stderr)
+
+
+@contextmanager
+def _ctrl_c_cancels(generation: Generation) -> Iterator[None]:
+    """The first Ctrl-C stops the generation, which then ends in order; a second one ends us."""
+
+    def cancel(_signal: int, _frame: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        generation.cancel()
+
+    before = signal.signal(signal.SIGINT, cancel)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+

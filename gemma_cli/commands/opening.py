@@ -1,0 +1,182 @@
+"""From a name (or none) to an engine that is loading: what every talking command does first."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gemma_cli.commands.options import number_or_word
+from gemma_cli.errors import ModelNotFoundError, UsageError
+from gemma_cli.settings import Settings
+
+if TYPE_CHECKING:
+    from gemma_cli.engine.llama import LlamaEngine
+    from gemma_cli.engine.protocol import Sampling
+    from gemma_cli.machine.memory import Plan, Wishes
+    from gemma_cli.models.gguf import Header
+    from gemma_cli.models.store import InstalledModel
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenModel:
+    """A model file on this machine, its header, and how its makers sample from it."""
+
+    installed: InstalledModel
+    header: Header
+    sampling: Sampling
+
+
+def choose_model(name: str | None, settings: Settings) -> ChosenModel:
+    """The model to use: named, or set, or last used, or the only one here.
+
+    Raises ModelNotFoundError with the commands to type. On a terminal with
+    nothing installed the caller may offer a download instead.
+    """
+    from gemma_cli.engine.protocol import Sampling
+    from gemma_cli.models.catalog import load_catalog, parse_name
+    from gemma_cli.models.gguf import read_header
+    from gemma_cli.models.store import find, remember_use
+
+    ref = parse_name(name or _default_name(settings))
+    installed = find(ref)
+    header = read_header(installed.path)
+    remember_use(installed)
+    entry = load_catalog().get(installed.name)
+    recommended = Sampling()
+    if entry is not None:
+        advice = entry.sampling
+        recommended = Sampling(
+            temperature=advice.temperature,
+            top_k=advice.top_k,
+            top_p=advice.top_p,
+            min_p=advice.min_p,
+            repeat_penalty=advice.repeat_penalty,
+        )
+    return ChosenModel(installed, header, recommended)
+
+
+def _default_name(settings: Settings) -> str:
+    from gemma_cli.models.store import installed, last_used
+
+    named = os.environ.get("GEMMA_MODEL") or settings.model or last_used()
+    if named:
+        return named
+    here = installed()
+    if len(here) == 1:
+        return _full_name(here[0])
+    if here:
+        names = ", ".join(_full_name(model) for model in here[:6])
+        raise ModelNotFoundError(
+            f"several models are here, and none is named: {names}",
+            f"name one: -m {_full_name(here[0])}; or set it once: export GEMMA_MODEL=NAME",
+        )
+    raise ModelNotFoundError(
+        "no model is installed yet",
+        "download one: gemma pull gemma3:4b    (all of them: gemma list --available)",
+    )
+
+
+def _full_name(model: InstalledModel) -> str:
+    return model.name
+
+
+def plan_for(header: Header, wishes: Wishes) -> Plan:
+    """The memory plan for this machine as it is now."""
+    from gemma_cli.machine.devices import this_machine
+    from gemma_cli.machine.memory import plan
+
+    return plan(header, this_machine(), wishes)
+
+
+def start_engine(chosen: ChosenModel, wishes: Wishes) -> LlamaEngine:
+    """An engine that loads in its own thread; says on stderr what one should know."""
+    from gemma_cli.engine.llama import LlamaEngine
+
+    return LlamaEngine(chosen.installed.path, chosen.header, plan_for(chosen.header, wishes))
+
+
+def base_model_notice(chosen: ChosenModel) -> str | None:
+    """What to say once when the model was never taught to converse."""
+    from gemma_cli.engine.prompting import is_base_model
+
+    if not is_base_model(chosen.header, chosen.installed.path):
+        return None
+    return (
+        f"{chosen.installed.name} is a base model: it continues texts and was never taught to "
+        "converse. It is shown a short example conversation; expect little. "
+        "(--raw continues your text as it is.)"
+    )
+
+
+def wishes_from(
+    settings: Settings,
+    *,
+    ctx: str | None,
+    gpu_layers: str | None,
+    threads: str | None,
+    kv_type: str | None,
+) -> Wishes:
+    from gemma_cli.machine.memory import KV_BLOCK, Wishes
+
+    kind = (kv_type or settings.kv_type or "f16").lower()
+    if kind not in KV_BLOCK:
+        raise UsageError(f"--kv-type takes {', '.join(KV_BLOCK)}, not '{kind}'")
+    return Wishes(
+        n_ctx=number_or_word("--ctx", ctx or settings.ctx, ("max",), least=16),
+        gpu_layers=number_or_word(
+            "--gpu-layers", gpu_layers or settings.gpu_layers, ("all",), least=0
+        ),
+        threads=number_or_word("--threads", threads or settings.threads, (), least=1),
+        kv_type=kind,
+    )
+
+
+def sampling_from(recommended: Sampling, settings: Settings, **asked: Any) -> Sampling:
+    """Flags over settings over the model's recommended values; checked.
+
+    asked: temp, top_k, top_p, min_p, repeat_penalty, seed, max_tokens; None: not said.
+    """
+    from gemma_cli.engine.protocol import check_sampling
+
+    names = {"temp": "temperature"}
+    said = {
+        names.get(key, key): value if value is not None else getattr(settings, key)
+        for key, value in asked.items()
+    }
+    sampling = replace(
+        recommended, **{key: value for key, value in said.items() if value is not None}
+    )
+    check_sampling(sampling)
+    return sampling
+
+
+def read_text_file(path: Path) -> str:
+    """A file as text; invalid UTF-8 is replaced and said on stderr."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+    return decode_text(raw, str(path))
+
+
+def decode_text(raw: bytes, source: str) -> str:
+    """Bytes from outside as text: UTF-8, what is not is replaced, NUL bytes go; both said."""
+    text = raw.decode("utf-8-sig", "replace")
+    notes = []
+    if "\ufffd" in text and b"\xef\xbf\xbd" not in raw:
+        notes.append("is not all UTF-8: what could not be read became \ufffd")
+    if "\0" in text:
+        text = text.replace("\0", "")
+        notes.append("holds NUL bytes: they were left out")
+    for note in notes:
+        print(f"gemma: {source} {note}", file=sys.stderr)
+    return text
+
+
+def join_prompt(parts: Sequence[str]) -> str:
+    """Texts in order with an empty line between; empty ones left out."""
+    return "\n\n".join(part for part in parts if part)

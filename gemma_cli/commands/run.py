@@ -1,0 +1,176 @@
+"""`gemma run`: one prompt in, one answer out, nothing else on stdout."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gemma_cli.commands import options
+from gemma_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gemma_cli.engine.protocol import Message
+
+_EXAMPLE = 'for example: gemma run "Why is the sky blue?"    or: gemma run "Summarise" < report.txt'
+
+
+def run(
+    prompt: Annotated[
+        list[str] | None, typer.Argument(help="The question. Standard input comes before it.")
+    ] = None,
+    model: options.ModelOption = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Continue the text as it is: no chat template.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object: text, usage, timings.")
+    ] = False,
+    stats: Annotated[bool, typer.Option("--stats", help="Tokens and speed on stderr.")] = False,
+    files: Annotated[
+        list[Path] | None,
+        typer.Option("-f", "--file", help="Put a file before the prompt (repeatable)."),
+    ] = None,
+    messages: Annotated[
+        str | None,
+        typer.Option(
+            "--messages",
+            metavar="FILE",
+            help="An OpenAI-style list of messages in place of a prompt; - for standard input.",
+        ),
+    ] = None,
+    show_prompt: Annotated[
+        bool,
+        typer.Option("--show-prompt", help="Print the exact prompt as JSON; generate nothing."),
+    ] = False,
+    system: options.System = None,
+    temp: options.Temp = None,
+    top_k: options.TopK = None,
+    top_p: options.TopP = None,
+    min_p: options.MinP = None,
+    repeat_penalty: options.RepeatPenalty = None,
+    seed: options.Seed = None,
+    max_tokens: options.MaxTokens = None,
+    ctx: options.Ctx = None,
+    gpu_layers: options.GpuLayers = None,
+    threads: options.Threads = None,
+    kv_type: options.KVTypeOption = None,
+) -> None:
+    """Answer one prompt. The answer, and only the answer, goes to stdout."""
+    from gemma_cli.commands import opening
+    from gemma_cli.commands.answering import Answering, print_prompt
+    from gemma_cli.settings import load_settings
+
+    settings = load_settings()
+    wishes = opening.wishes_from(
+        settings, ctx=ctx, gpu_layers=gpu_layers, threads=threads, kv_type=kv_type
+    )
+    asked = {
+        "temp": temp,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repeat_penalty": repeat_penalty,
+        "seed": seed,
+        "max_tokens": max_tokens,
+    }
+    conversation = _conversation(prompt or [], files or [], messages, raw=raw)
+    conversation = _with_system(system or settings.system, conversation, raw=raw)
+    chosen = opening.choose_model(model, settings)
+    sampling = opening.sampling_from(chosen.sampling, settings, **asked)
+    text = conversation[-1].text if raw else None
+    if show_prompt:
+        print_prompt(chosen.header, chosen.installed.path, conversation, text)
+        return
+    notice = None if raw else opening.base_model_notice(chosen)
+    if notice:
+        print(f"gemma: {notice}", file=sys.stderr)
+    # Closed on every way out: a thread inside llama.cpp must not outlive the interpreter.
+    with closing(opening.start_engine(chosen, wishes)) as engine:
+        answering = Answering(engine, as_json=as_json, stats=stats)
+        code = answering.answer(chosen.installed, conversation, text, sampling)
+    raise typer.Exit(code)
+
+
+def _conversation(
+    prompt: Sequence[str], files: Sequence[Path], messages: str | None, *, raw: bool
+) -> list[Message]:
+    """What is asked, as messages: from --messages, or of stdin, files and the prompt."""
+    from gemma_cli.commands import opening
+    from gemma_cli.commands.messages import read_messages
+    from gemma_cli.engine.protocol import Message
+
+    if messages is not None:
+        if prompt or files or raw:
+            raise UsageError("--messages takes the place of a prompt, of -f and of --raw")
+        return read_messages(_read(messages), messages)
+    parts = [_piped(has_prompt=bool(prompt))]
+    parts += [_labelled(path, len(files)) for path in files]
+    parts.append(" ".join(prompt))
+    question = opening.join_prompt(parts)
+    if not question.strip():
+        given = bool(prompt) or bool(files) or not _is_terminal()
+        raise UsageError("the prompt is empty" if given else "there is no prompt", _EXAMPLE)
+    return [Message("user", question)]
+
+
+def _with_system(system: str | None, conversation: list[Message], *, raw: bool) -> list[Message]:
+    from gemma_cli.engine.protocol import Message
+
+    if not system or raw:
+        if system and raw:
+            print("gemma: --raw takes no system text: it is left out", file=sys.stderr)
+        return conversation
+    if conversation[0].role == "system":
+        raise UsageError("the system text is given twice: by --messages and by --system")
+    return [Message("system", system), *conversation]
+
+
+def _labelled(path: Path, count: int) -> str:
+    from gemma_cli.commands import opening
+
+    text = opening.read_text_file(path)
+    return text if count == 1 else f"{path.name}:\n{text}"
+
+
+def _is_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def _read(name: str) -> str:
+    from gemma_cli.commands import opening
+
+    if name != "-":
+        return opening.read_text_file(Path(name))
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError("--messages - reads standard input, and that is a terminal")
+    return _piped(has_prompt=False)
+
+
+def _piped(*, has_prompt: bool) -> str:
+    """Standard input, unless it is a terminal. A wait for a silent pipe is said after 3 s."""
+    from gemma_cli.commands import opening
+
+    if sys.stdin is None or sys.stdin.isatty():
+        return ""
+    import threading
+
+    wait = threading.Timer(
+        3, print, ["gemma: reading standard input (</dev/null gives none)"], {"file": sys.stderr}
+    )
+    wait.daemon = True
+    if has_prompt:
+        wait.start()
+    try:
+        return opening.decode_text(sys.stdin.buffer.read(), "standard input").rstrip("\n")
+    except OSError as error:
+        raise UsageError(f"cannot read standard input: {error.strerror or error}") from error
+    finally:
+        wait.cancel()
+
+

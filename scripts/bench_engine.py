@@ -1,0 +1,208 @@
+#!/usr/bin/env python3
+"""Our engine against llama-cpp-python's Llama class, and llama.cpp's llama-bench if given.
+
+usage: scripts/bench_engine.py [--model FILE] [--threads N] [--rounds N] [--llama-bench PATH]
+
+One run, one file, the same threads for all; every figure is the median over
+rounds in which the contestants take turns, so that a machine whose speed
+drifts is fair to all. Memory is measured in processes of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from gemma_cli.commands.opening import plan_for
+from gemma_cli.engine.llama import LlamaEngine
+from gemma_cli.engine.protocol import Done, Sampling
+from gemma_cli.machine.memory import Wishes
+from gemma_cli.models.demo import assemble
+from gemma_cli.models.gguf import read_header
+
+PREFILL, DECODE, CTX = 512, 128, 32768
+_MIB = 1 << 20
+
+
+def main() -> int:
+    arguments = _arguments()
+    if arguments.memory_of:
+        print(_memory(arguments.memory_of, arguments.model, arguments.threads))
+        return 0
+    print(f"{arguments.model.name}, {arguments.threads} threads, {arguments.rounds} rounds, medians")
+    contestants: dict[str, Callable[[Path, int], tuple[float, float]]] = {
+        "gemma-cli": _ours,
+        "Llama class": _llama_class,
+    }
+    if arguments.llama_bench:
+        tool = arguments.llama_bench
+        contestants["llama-bench"] = lambda model, threads: _llama_bench(tool, model, threads)
+    speeds: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
+    for _ in range(arguments.rounds):
+        for name, measure in contestants.items():
+            speeds[name].append(measure(arguments.model, arguments.threads))
+    _print_speeds(speeds)
+    _print_memory(arguments.model, arguments.threads)
+    _print_first_token(arguments.model, arguments.rounds)
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, help="a .gguf file (default: the embedded 270M)")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--llama-bench", type=Path)
+    parser.add_argument("--memory-of", choices=["gemma-cli", "Llama class"], help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    arguments.model = arguments.model or assemble()
+    if not arguments.threads:
+        from gemma_cli.machine.devices import usable_threads
+
+        arguments.threads = usable_threads()
+    return arguments
+
+
+def _engine(model: Path, threads: int, n_ctx: int) -> LlamaEngine:
+    header = read_header(model)
+    engine = LlamaEngine(model, header, plan_for(header, Wishes(n_ctx=n_ctx, threads=threads)))
+    engine.info()
+    return engine
+
+
+def _ours(model: Path, threads: int) -> tuple[float, float]:
+    """(prefill, decode) in tokens per second, as the engine's own statistics give them."""
+    engine = _engine(model, threads, 1024)
+    greedy = Sampling(temperature=0, max_tokens=1)
+    _last(engine, "warm", greedy)
+    long = _last(engine, "the " * (PREFILL - 1), greedy)
+    decode = _last(engine, "Once upon a time", Sampling(temperature=0, max_tokens=DECODE))
+    engine.close()
+    return long.timings.prompt_tps, decode.timings.decode_tps
+
+
+def _last(engine: LlamaEngine, text: str, sampling: Sampling) -> Done:
+    *_, done = engine.generate(engine.raw(text), sampling)
+    assert isinstance(done, Done)
+    return done
+
+
+def _llama_class(model: Path, threads: int) -> tuple[float, float]:
+    from llama_cpp import Llama
+
+    llama = Llama(str(model), n_ctx=1024, n_threads=threads, n_threads_batch=threads, verbose=False)
+    tokens = llama.tokenize(b"the " * (PREFILL - 1))
+    llama.eval(llama.tokenize(b"warm"))
+    llama.reset()
+    start = time.perf_counter()
+    llama.eval(tokens)
+    prefill = len(tokens) / (time.perf_counter() - start)
+    llama.reset()
+    times: list[float] = []
+    prompt = llama.tokenize(b"Once upon a time")
+    for count, _ in enumerate(llama.generate(prompt, temp=0.0, top_k=1, repeat_penalty=1.0), 1):
+        times.append(time.perf_counter())
+        if count == DECODE:
+            break
+    llama.close()
+    return prefill, (DECODE - 1) / (times[-1] - times[0])
+
+
+def _llama_bench(tool: Path, model: Path, threads: int) -> tuple[float, float]:
+    command = [str(tool), "-m", str(model), "-t", str(threads), "-r", "1", "-o", "json"]
+    command += ["-p", str(PREFILL), "-n", str(DECODE), "-fa", "auto"]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    prefill, decode = (row["avg_ts"] for row in json.loads(output))
+    return prefill, decode
+
+
+def _print_speeds(speeds: dict[str, list[tuple[float, float]]]) -> None:
+    print(f"\n{'':14}{'prefill':>10}{'decode':>10}   tokens per second (min to max of decode)")
+    for name, rows in speeds.items():
+        prefill, decode = zip(*rows, strict=True)
+        print(
+            f"{name:14}{statistics.median(prefill):10.0f}{statistics.median(decode):10.1f}"
+            f"   ({min(decode):.1f} to {max(decode):.1f})"
+        )
+    ours = speeds["gemma-cli"]
+    for name, rows in speeds.items():
+        if name == "gemma-cli":
+            continue
+        ratios = [[a / b for a, b in zip(x, y, strict=True)] for x, y in zip(ours, rows, strict=True)]
+        prefill, decode = (statistics.median(column) for column in zip(*ratios, strict=True))
+        print(f"gemma-cli / {name}: prefill {prefill:.2f}, decode {decode:.2f}")
+
+
+def _memory(contestant: str, model: Path, threads: int) -> int:
+    """Bytes that a context of 32768 tokens adds to the process once its memory is in use."""
+    if contestant == "gemma-cli":
+        header = read_header(model)
+        small, large = (_rss_with_engine(model, threads, n, header.n_ctx_train) for n in (512, CTX))
+        return large - small
+    from llama_cpp import Llama
+
+    def rss(n_ctx: int) -> int:
+        llama = Llama(str(model), n_ctx=n_ctx, n_threads=threads, verbose=False)
+        llama.eval(llama.tokenize(b"the " * 64))
+        held = _resident()
+        llama.close()
+        return held
+
+    small = rss(512)
+    return rss(CTX) - small
+
+
+def _rss_with_engine(model: Path, threads: int, n_ctx: int, _trained: int) -> int:
+    engine = _engine(model, threads, n_ctx)
+    _last(engine, "the " * 64, Sampling(temperature=0, max_tokens=1))
+    held = _resident()
+    engine.close()
+    return held
+
+
+def _resident() -> int:
+    pages = Path("/proc/self/statm")
+    if pages.exists():
+        return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _print_memory(model: Path, threads: int) -> None:
+    print(f"\nmemory of a context of {CTX} tokens (against one of 512), MiB")
+    for name in ("gemma-cli", "Llama class"):
+        command = [sys.executable, __file__, "--model", str(model), "--threads", str(threads)]
+        output = subprocess.run(
+            [*command, "--memory-of", name], capture_output=True, text=True, check=True
+        ).stdout
+        print(f"{name:14}{int(output) / _MIB:10.0f}")
+
+
+def _print_first_token(model: Path, rounds: int) -> None:
+    """Process start to the first byte of the answer on stdout of `gemma run`."""
+    times = []
+    command = [sys.executable, "-m", "gemma_cli", "run", "-m", str(model), "-t", "0", "-n", "4", "Hi"]
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        assert process.stdout is not None
+        process.stdout.read(1)
+        times.append(time.perf_counter() - start)
+        process.communicate()
+    print(
+        f"\ngemma run, process start to first token: {statistics.median(times[1:]):.2f} s "
+        f"(min {min(times[1:]):.2f}, max {max(times[1:]):.2f})"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
