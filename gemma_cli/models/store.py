@@ -82,6 +82,15 @@ def find(ref: ModelRef) -> InstalledModel:
     raise ModelNotFoundError(f"{wanted} is not on this machine", f"gemma pull {wanted}{here}")
 
 
+def in_snapshot(repo: str, commit: str, file: str) -> InstalledModel:
+    """A file that a download has just put into the cache."""
+    snapshot = hubcache.repo_folder(repo) / "snapshots" / commit
+    cached = hubcache.cached_file(repo, snapshot, file)
+    assert cached is not None, f"{file} is not in {snapshot}"
+    model = _from_cache(cached)
+    return replace(model, last_used=_last_use(_read_uses(), model.ref))
+
+
 def demo_model() -> InstalledModel:
     """The embedded Gemma 3 270M (base), joined from its packages and checked."""
     demo.assemble()

@@ -1,0 +1,189 @@
+"""From a name to the Hub files it means now: quantization, commit, sizes, hashes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from gemma_cli.errors import ModelNotFoundError, UsageError, VerificationError
+from gemma_cli.models import hub
+from gemma_cli.models.catalog import ModelRef
+from gemma_cli.models.choice import best_file, memory_needed
+from gemma_cli.models.entries import CatalogFile, CatalogModel, License, load_catalog, quant_rank
+from gemma_cli.models.events import Report
+from gemma_cli.models.hubcache import is_projector, split_parts
+from gemma_cli.models.store import quant_in_name
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to fetch for one model. files: of a split set all parts, in order.
+
+    why: how the quantization was chosen, "" if it was asked for. notes: what
+    the user should know. license: terms to accept first, None where unknown.
+    """
+
+    name: str
+    quant: str
+    files: tuple[hub.RemoteFile, ...]
+    projector: hub.RemoteFile | None
+    model: CatalogModel | None
+    license: License | None
+    why: str
+    notes: tuple[str, ...]
+
+    @property
+    def everything(self) -> tuple[hub.RemoteFile, ...]:
+        return self.files if self.projector is None else (*self.files, self.projector)
+
+
+def resolve(
+    ref: ModelRef, revision: str | None, vision: bool, available: int, report: Report
+) -> Wanted:
+    """Ask the Hub what `ref` is. available: bytes of memory that a model may take here."""
+    if ref.kind == "catalog" and ref.model is not None:
+        return _from_catalog(ref.model, ref.quant, revision, vision, available, report)
+    if ref.kind == "hub":
+        return _from_hub(replace(ref, revision=revision or ref.revision), vision, available, report)
+    raise UsageError(f"{ref.name} is a file on this machine already", "use it: gemma run -m PATH")
+
+
+def _from_catalog(
+    model: CatalogModel,
+    quant: str | None,
+    revision: str | None,
+    vision: bool,
+    available: int,
+    report: Report,
+) -> Wanted:
+    if vision and model.projector is None:
+        raise UsageError(f"{model.id} takes text only: there is no vision part", "leave --vision")
+    planned = model.projector.planning_size or 0 if vision and model.projector else 0
+    entry, why = _pick(model, quant, planned, available)
+    remotes, notes = _remote_files(entry, revision, report)
+    projector = None
+    if vision and model.projector:
+        (projector, *_), more = _remote_files(model.projector, revision=None, report=report)
+        notes += more
+    return Wanted(
+        model.id, entry.quant, tuple(remotes), projector, model, model.license, why, tuple(notes)
+    )
+
+
+def _pick(
+    model: CatalogModel, quant: str | None, projector: int, available: int
+) -> tuple[CatalogFile, str]:
+    if quant is not None:
+        return model.file(quant), ""
+    choice = best_file(model, available, projector)
+    needed, free = choice.needed / 1e9, available / 1e9
+    if choice.fits:
+        return choice.file, (
+            f"the best that fits: about {needed:.1f} GB with a context of 8192 tokens,"
+            f" {free:.1f} GB are free"
+        )
+    return choice.file, (
+        f"the smallest there is, and still more than fits now: about {needed:.1f} GB,"
+        f" {free:.1f} GB are free"
+    )
+
+
+def _remote_files(
+    entry: CatalogFile, revision: str | None, report: Report
+) -> tuple[list[hub.RemoteFile], list[str]]:
+    """A catalogue file's parts on the Hub, checked against what the catalogue knows."""
+    at = revision or entry.revision
+    remotes = [hub.file_facts(entry.repo, name, at, report) for name in split_parts(entry.file)]
+    known = entry.sha256
+    if revision or known is None or len(remotes) > 1 or remotes[0].hash == known:
+        return remotes, []
+    if entry.revision:
+        raise VerificationError(
+            f"{entry.repo}/{entry.file} at {entry.revision[:12]} is not the file that the"
+            " catalogue knows: its hash differs",
+            "another file: --revision main; please report this",
+        )
+    return remotes, [f"{entry.file} was replaced by its publisher since this catalogue was made"]
+
+
+def _from_hub(ref: ModelRef, vision: bool, available: int, report: Report) -> Wanted:
+    listing = hub.list_repo(ref.repo, ref.revision, report)
+    models = {f.name: f for f in listing.files if f.name.lower().endswith(".gguf")}
+    file, why = ref.file, ""
+    if file is None:
+        file, why = _choose_listed(ref, list(models.values()), available)
+    # Every file at the commit of the listing, but noted under the branch asked for.
+    branch = ref.revision or "main"
+    names = [*split_parts(file), *(_listed_projector(ref, models) if vision else ())]
+    remotes = [
+        replace(hub.file_facts(ref.repo, name, listing.commit, report), revision=branch)
+        for name in names
+    ]
+    parts = len(split_parts(file))
+    known = load_catalog().holding(ref.repo, file)
+    terms = known[0].license if known else _license_called(listing.license)
+    return Wanted(
+        name=known[0].id if known else ref.name,
+        quant=known[1].quant if known else quant_in_name(file),
+        files=tuple(remotes[:parts]),
+        projector=remotes[parts] if vision else None,
+        model=known[0] if known else None,
+        license=terms,
+        why=why,
+        notes=(),
+    )
+
+
+def _choose_listed(
+    ref: ModelRef, files: Sequence[hub.ListedFile], available: int
+) -> tuple[str, str]:
+    """One model file of a listing: of the quantization asked for, else the best that fits."""
+    models = [f for f in files if not is_projector(f.name) and split_parts(f.name)[0] == f.name]
+    if not models:
+        raise ModelNotFoundError(
+            f"{ref.repo} holds no GGUF model", "look for a repository whose name ends in -GGUF"
+        )
+    quants = sorted({quant_in_name(f.name) or f.name for f in models}, key=quant_rank)
+    if ref.quant is not None:
+        wanted = (ref.quant, f"UD-{ref.quant}")
+        named = sorted(f.name for f in models if quant_in_name(f.name) in wanted)
+        if not named:
+            raise ModelNotFoundError(
+                f"{ref.repo} has no quantization {ref.quant}", f"there are: {', '.join(quants)}"
+            )
+        return named[0], ""
+    if len(models) == 1:
+        return models[0].name, ""
+    ordered = sorted(models, key=lambda f: (quant_rank(quant_in_name(f.name)), f.size or 0))
+    sizes = {
+        f.name: sum(p.size or 0 for p in files if p.name in split_parts(f.name)) for f in models
+    }
+    for file in ordered:
+        if 0 < sizes[file.name] * 1.2 <= available:
+            return file.name, f"the best that fits of {', '.join(quants)}"
+    smallest = min(models, key=lambda f: sizes[f.name] or float("inf"))
+    return smallest.name, f"the smallest of {', '.join(quants)}; it may not fit"
+
+
+def _listed_projector(ref: ModelRef, files: dict[str, hub.ListedFile]) -> tuple[str]:
+    names = sorted(name for name in files if is_projector(name))
+    if not names:
+        raise ModelNotFoundError(f"{ref.repo} has no vision part (mmproj)", "leave --vision")
+    # F16 is what every build of llama.cpp runs; BF16 is slow on many.
+    return (next((n for n in names if "bf16" not in n.lower() and "f16" in n.lower()), names[0]),)
+
+
+def _license_called(name: str) -> License | None:
+    for model in load_catalog().models:
+        if model.license.id == name:
+            return model.license
+    return None
+
+
+def fits(wanted: Wanted, available: int) -> bool | None:
+    """Whether memory holds it with a useful context; None for a shape that is not known."""
+    if wanted.model is None:
+        return None
+    weights = sum(file.size for file in wanted.files)
+    projector = wanted.projector.size if wanted.projector else 0
+    return memory_needed(wanted.model.shape, weights, projector) <= available

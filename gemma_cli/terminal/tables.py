@@ -1,0 +1,55 @@
+"""Plain tables and sizes: the same characters on a terminal and in a pipe."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+
+from gemma_cli.terminal.sanitize import clean_line
+
+_GAP = "  "
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """Columns side by side, those in `right` aligned to the right.
+
+    On a terminal the last column is cut to the width that is left; a pipe gets it whole.
+    """
+    cells = [[clean_line(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    room = _width() - sum(widths[:-1]) - len(_GAP) * (len(widths) - 1)
+    widths[-1] = min(widths[-1], max(room, 8))
+    return "\n".join(_line(row, widths, right) for row in cells)
+
+
+def _line(row: Sequence[str], widths: Sequence[int], right: Sequence[int]) -> str:
+    cells = []
+    for i, (cell, width) in enumerate(zip(row, widths, strict=True)):
+        text = cell if len(cell) <= width else cell[: width - 1] + "…"
+        cells.append(text.rjust(width) if i in right else text.ljust(width))
+    return _GAP.join(cells).rstrip()
+
+
+def _width() -> int:
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+
+
+def size(count: int | None, *, about: bool = False) -> str:
+    """Bytes as people read them: 2.49 GB; "?" when unknown, a tilde when rounded."""
+    if count is None:
+        return "?"
+    value, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 999.5:
+            break
+        value, unit = value / 1000, larger
+    digits = 2 if unit in ("GB", "TB") and value < 100 else 0
+    return f"{'~' if about else ''}{value:.{digits}f} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """0:07, 12:30, 1:02:03."""
+    whole = int(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
