@@ -63,7 +63,8 @@ class History:
         self.notices = opened.notices
         self._db = opened.connection
         if self.writable:
-            self._settle_abandoned()
+            with _reading():
+                self._settle_abandoned()
 
     def close(self) -> None:
         self._db.close()

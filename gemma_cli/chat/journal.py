@@ -45,17 +45,19 @@ class NoJournal:
 class HistoryJournal:
     """Writes to the history file, opened when first needed; a failed save is tried again.
 
+    open_history: opens the file; True: check it thoroughly, it was found damaged.
     say: how the user is told, once for each new reason, that nothing is saved.
+    model: the name that is saved with the conversation.
     """
 
     def __init__(
         self,
         open_history: Callable[[bool], History],
-        model: str,
         say: Callable[[str], None],
+        model: str = "",
     ) -> None:
         self._open_history = open_history
-        self._model = model
+        self.model = model
         self._say = say
         self._history: History | None = None
         self._conversation_id: int | None = None
@@ -63,6 +65,19 @@ class HistoryJournal:
         self._last_save = float("-inf")
         self._told: str | None = None
         self._thorough = False
+
+    def history(self) -> History:
+        """The history, opened if it was not; what opening it did is told. Raises HistoryError."""
+        if self._history is None:
+            self._history = self._open_history(self._thorough)
+            if self._thorough and self._history.notices:
+                self._conversation_id = None  # a new file was begun
+            self._thorough = False
+            for notice in self._history.notices:
+                self._say(notice)
+            if not self._history.writable:
+                self._told = "the history is read only"  # its notice said so
+        return self._history
 
     def resume(self, conversation_id: int, conversation: Conversation) -> None:
         """Go on with a chat that was loaded from the history."""
@@ -82,12 +97,12 @@ class HistoryJournal:
         if len(conversation) == 0:
             return
         try:
-            history = self._opened()
+            history = self.history()
             changed = [turn for turn in conversation if self._written.get(turn.id) is not turn]
             self._conversation_id = history.save(
-                self._conversation_id, conversation, changed, self._model
+                self._conversation_id, conversation, changed, self.model
             )
-        except (sqlite3.Error, HistoryError, OSError) as error:
+        except (sqlite3.Error, HistoryError) as error:
             self._failed(error)
         else:
             self._written.update((turn.id, turn) for turn in changed)
@@ -98,35 +113,23 @@ class HistoryJournal:
     def remember_input(self, text: str) -> None:
         """Keep a typed text for the arrow keys; a failure is said with the turn that follows."""
         try:
-            history = self._opened()
+            history = self.history()
             if history.writable:
                 history.remember_input(text)
-        except (sqlite3.Error, HistoryError, OSError):
+        except (sqlite3.Error, HistoryError):
             return
 
     def inputs(self) -> list[str]:
         """What was typed before, the latest first; nothing when it cannot be read."""
         try:
-            return self._opened().inputs()
-        except (sqlite3.Error, HistoryError, OSError):
+            return self.history().inputs()
+        except (sqlite3.Error, HistoryError):
             return []
 
     def close(self) -> None:
         if self._history is not None:
             self._history.close()
             self._history = None
-
-    def _opened(self) -> History:
-        if self._history is None:
-            self._history = self._open_history(self._thorough)
-            if self._thorough and self._history.notices:
-                self._conversation_id = None  # a new file was begun
-            self._thorough = False
-            for notice in self._history.notices:
-                self._say(notice)
-            if not self._history.writable:
-                self._told = "the history is read only"  # its notice said so
-        return self._history
 
     def _failed(self, error: Exception) -> None:
         # Written again as a whole once it works: what was there may be gone.

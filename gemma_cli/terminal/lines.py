@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from gemma_cli.terminal.sanitize import clean, strip_controls
+from gemma_cli.terminal.sanitize import strip_controls
 
 QUOTES = '"""'
+_CONTINUE = "\\"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +26,22 @@ def is_open(text: str) -> bool:
     stripped = text.strip()
     if stripped.startswith(QUOTES):
         return len(stripped) < 2 * len(QUOTES) or not stripped.endswith(QUOTES)
-    return text.endswith("\\") and not text.endswith("\\\\")
+    return _continues(text)
+
+
+def _continues(text: str) -> bool:
+    quoted = text.lstrip().startswith(QUOTES)
+    return text.endswith(_CONTINUE) and not text.endswith(_CONTINUE * 2) and not quoted
 
 
 def entered(text: str, literal: bool = False) -> Entry:
-    """The turn that complete text stands for: quotes taken off, continued lines joined."""
+    """The turn that complete text stands for: controls and triple quotes taken off."""
     text = strip_controls(text)
     stripped = text.strip()
-    if stripped.startswith(QUOTES) and not is_open(text):
+    if not literal and stripped.startswith(QUOTES) and not is_open(text):
         inner = stripped.removeprefix(QUOTES).removesuffix(QUOTES)
         return Entry(inner.strip("\n"), literal=True)
-    return Entry(text.replace("\\\n", "\n") if not literal else text, literal)
+    return Entry(text, literal)
 
 
 class LineReader:
@@ -49,7 +55,8 @@ class LineReader:
         self.interactive = interactive
         self._say = say
         self._told = False
-        self._lines = self._decoded(source)
+        self._source = source
+        self._first = True
 
     def read(self) -> Entry | None:
         text = self._line(">>> ")
@@ -59,6 +66,8 @@ class LineReader:
             more = self._line("... ")
             if more is None:
                 break
+            if _continues(text):
+                text = text.removesuffix(_CONTINUE)
             text = f"{text}\n{more}"
         return entered(text)
 
@@ -74,23 +83,22 @@ class LineReader:
         if self.interactive:
             sys.stderr.write(prompt)
             sys.stderr.flush()
-        return next(self._lines, None)
+        line = self._read_line()
+        return self._decoded(line).rstrip("\r\n") if line else None
 
-    def _decoded(self, source: BinaryIO) -> Iterator[str]:
-        first = True
-        while line := self._read_line(source):
-            text = line.decode("utf-8", "replace")
-            if first:
-                text = text.removeprefix("\ufeff")
-                first = False
-            if "\ufffd" in text and not self._told and b"\xef\xbf\xbd" not in line:
-                self._told = True
-                self._say("The input is not all UTF-8: what could not be read became \ufffd.")
-            yield text.rstrip("\r\n")
+    def _decoded(self, line: bytes) -> str:
+        text = line.decode("utf-8", "replace")
+        if self._first:
+            text = text.removeprefix("\ufeff")
+            self._first = False
+        if "\ufffd" in text and not self._told and b"\xef\xbf\xbd" not in line:
+            self._told = True
+            self._say("The input is not all UTF-8: what could not be read became \ufffd.")
+        return text
 
-    def _read_line(self, source: BinaryIO) -> bytes:
+    def _read_line(self) -> bytes:
         try:
-            return source.readline()
+            return self._source.readline()
         except OSError as error:
-            self._say(f"The input cannot be read: {clean(error.strerror or str(error))}")
+            self._say(f"The input cannot be read: {error.strerror or error}")
             return b""

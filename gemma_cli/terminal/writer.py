@@ -1,0 +1,125 @@
+"""Where a chat's answers and notices appear: answers on stdout, all else on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, TextIO
+
+from gemma_cli.terminal.keyboard import quiet_keys
+from gemma_cli.terminal.sanitize import clean
+
+if TYPE_CHECKING:
+    from gemma_cli.terminal.markdown import StreamingMarkdown
+
+_DIM, _RED, _PLAIN = "\x1b[2m", "\x1b[31m", "\x1b[0m"
+_ERASE_LINE = "\r\x1b[K"
+
+
+def wants_style(stream: TextIO) -> bool:
+    """Whether that stream gets styled text: a capable terminal, or the user insists."""
+    if os.environ.get("TERM") == "dumb":
+        return False
+    forced = os.environ.get("FORCE_COLOR") or os.environ.get("CLICOLOR_FORCE", "0") != "0"
+    return stream.isatty() or bool(forced)
+
+
+def wants_colour() -> bool:
+    """NO_COLOR and CLICOLOR=0 switch colour off; bold and dim stay."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("CLICOLOR", "1") != "0"
+
+
+class ChatWriter:
+    """Satisfies chat.loop's Writer. plain: words as they come, nothing painted twice."""
+
+    def __init__(self, plain: bool) -> None:
+        self._markdown = not plain and wants_style(sys.stdout)
+        self._live = self._markdown and sys.stdout.isatty()
+        self._style = not plain and wants_style(sys.stderr)
+        self._colour = wants_colour()
+        self._plain = plain
+
+    @contextmanager
+    def answer(self) -> Iterator[Callable[[str], None]]:
+        with quiet_keys():
+            view = self._view()
+            try:
+                yield view.feed
+            except BaseException:
+                with suppress(OSError, ValueError):  # the terminal may be what is gone
+                    view.close()
+                raise
+            view.close()
+
+    @contextmanager
+    def loading(self, progress: Callable[[], float]) -> Iterator[None]:
+        if progress() >= 1.0:
+            yield
+            return
+        done = threading.Event()
+        shown = threading.Thread(target=self._show_loading, args=(progress, done), daemon=True)
+        shown.start()
+        try:
+            yield
+        finally:
+            done.set()
+            shown.join()
+
+    def say(self, text: str) -> None:
+        self._tell(_DIM, text)
+
+    def error(self, message: str, hint: str | None) -> None:
+        self._tell(_RED if self._colour else "", f"gemma: {message}")
+        if hint:
+            self._tell("", "\n".join(f"  {line}" for line in hint.rstrip("\n").split("\n")))
+
+    def _view(self) -> PlainAnswer | StreamingMarkdown:
+        if not self._markdown:
+            return PlainAnswer(sys.stdout)
+        from gemma_cli.terminal.markdown import StreamingMarkdown
+
+        return StreamingMarkdown(sys.stdout, live=self._live, colour=self._colour)
+
+    def _tell(self, style: str, text: str) -> None:
+        text = clean(text)
+        if self._style and style:
+            text = f"{style}{text}{_PLAIN}"
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+    def _show_loading(self, progress: Callable[[], float], done: threading.Event) -> None:
+        if done.wait(0.3):
+            return
+        if not (self._style and sys.stderr.isatty()):
+            if not done.wait(1.0):
+                self._tell("", "The model is loading.")
+            return
+        while not done.is_set():
+            sys.stderr.write(f"{_ERASE_LINE}{_DIM}loading the model: {progress():.0%}{_PLAIN}")
+            sys.stderr.flush()
+            done.wait(0.1)
+        sys.stderr.write(_ERASE_LINE)
+        sys.stderr.flush()
+
+
+class PlainAnswer:
+    """An answer as plain text, flushed as it comes; ends with a newline."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._at_line_start = True
+
+    def feed(self, text: str) -> None:
+        text = clean(text)
+        if text:
+            self._out.write(text)
+            self._out.flush()
+            self._at_line_start = text.endswith("\n")
+
+    def close(self) -> None:
+        if not self._at_line_start:
+            self._out.write("\n")
+            self._out.flush()
