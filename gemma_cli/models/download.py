@@ -8,14 +8,13 @@ snapshots/COMMIT/FILE -> the blob
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import queue
 import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from gemma_cli.errors import DownloadError, VerificationError
 from gemma_cli.models.events import (
@@ -26,6 +25,7 @@ from gemma_cli.models.events import (
     Report,
     Started,
 )
+from gemma_cli.models.hashing import BLOCK, new_hasher
 from gemma_cli.models.hub import (
     Patience,
     RemoteFile,
@@ -36,7 +36,6 @@ from gemma_cli.models.hub import (
 from gemma_cli.models.hubcache import cache_root, repo_folder
 from gemma_cli.models.locks import file_lock
 
-_BLOCK = 1 << 20
 _TRIES = 8
 # What else may be written while a download runs.
 _DISK_MARGIN = 64 << 20
@@ -107,24 +106,6 @@ def cannot_write(error: OSError) -> DownloadError:
         f"cannot write to the Hub cache {place}: {error.strerror or error}",
         "use a folder that you may write to: HF_HOME=/path/to/folder",
     )
-
-
-def file_hash(path: Path, digest: str, advance: Any = None) -> str:
-    """The hash of a whole file, of the kind that `digest` is: sha256, or git's sha1."""
-    with path.open("rb", buffering=0) as file:
-        hasher = _new_hasher(digest, path.stat().st_size)
-        while block := file.read(_BLOCK):
-            hasher.update(block)
-            if advance is not None:
-                advance(len(block))
-    return str(hasher.hexdigest())
-
-
-def _new_hasher(digest: str, size: int) -> Any:
-    if len(digest) == 64:
-        return hashlib.sha256()
-    # A file outside LFS is known by git's name for it.
-    return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
 
 
 def _ensure_blob(folder: Path, pointer: Path, remote: RemoteFile, report: Report) -> bool:
@@ -220,7 +201,7 @@ class _Part:
             self.restart()
         done = 0
         with self._path.open("rb", buffering=0) as file:
-            while done < self.length and (block := file.read(_BLOCK)):
+            while done < self.length and (block := file.read(BLOCK)):
                 self._hasher.update(block)
                 done += len(block)
                 report(Checking(self._remote.file, done, self.length))
@@ -250,7 +231,7 @@ class _Hasher:
     """A hash that is fed by one thread and computed in another."""
 
     def __init__(self, remote: RemoteFile) -> None:
-        self._hash = _new_hasher(remote.hash, remote.size)
+        self._hash = new_hasher(remote.hash, remote.size)
         self._blocks: queue.Queue[bytes | None] = queue.Queue(maxsize=32)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -269,7 +250,7 @@ class _Hasher:
 
     def result(self) -> str:
         self.stop()
-        return str(self._hash.hexdigest())
+        return self._hash.hexdigest()
 
 
 def _link(blob: Path, pointer: Path, *, new: bool) -> None:

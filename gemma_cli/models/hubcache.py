@@ -93,6 +93,14 @@ def _repo_files(folder: Path) -> Iterator[CachedFile]:
                 yield found
 
 
+def find_file(repo: str, file: str) -> Path | None:
+    """A file of a cached repository, any commit; None if it is not here whole."""
+    for snapshot in sorted((repo_folder(repo) / "snapshots").glob("*")):
+        if (snapshot / file).is_file():
+            return snapshot / file
+    return None
+
+
 def read_ref(folder: Path, name: str) -> str | None:
     """The commit that a branch or tag of a cached repository names."""
     try:

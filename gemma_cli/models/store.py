@@ -72,9 +72,18 @@ def find(ref: ModelRef) -> InstalledModel:
         return _at_path(ref)
     if ref.name == demo.DEMO_ID:
         return demo_model()
-    candidates = [model for model in installed() if _is_asked_for(model, ref)]
-    if candidates:
-        return min(candidates, key=lambda m: quant_rank(m.quant))
+    return min(find_all(ref), key=lambda m: quant_rank(m.quant))
+
+
+def find_all(ref: ModelRef) -> list[InstalledModel]:
+    """Every file here that a name means; ModelNotFoundError if there is none."""
+    if ref.kind == "path":
+        return [_at_path(ref)]
+    found = [model for model in installed() if _is_asked_for(model, ref)]
+    if found:
+        return found
+    if ref.name == demo.DEMO_ID:
+        raise demo.not_installed()
     others = [model.ref for model in installed() if model.name == ref.name]
     here = f" Here is {', '.join(others)}." if others else ""
     source = ref.name if ref.file is None else f"{ref.name}:{ref.file}"
@@ -189,6 +198,43 @@ def _is_asked_for(model: InstalledModel, ref: ModelRef) -> bool:
     if ref.file is not None:
         return model.source[len(prefix) :] == ref.file
     return ref.quant in (None, model.quant) and ref.revision in (None, "main", model.revision)
+
+
+def parts_of(model: InstalledModel) -> list[Path]:
+    """Its files, in order; the embedded model's is made ready if need be."""
+    if model.name == demo.DEMO_ID:
+        return [demo.assemble()]
+    return [model.path.with_name(name) for name in hubcache.split_parts(model.path.name)]
+
+
+def projector_of(model: InstalledModel) -> Path | None:
+    """The vision part that is here for a model: the catalogue's, else the one beside it."""
+    entry = load_catalog().get(model.name)
+    if entry is not None and entry.projector is not None:
+        found = hubcache.find_file(entry.projector.repo, entry.projector.file)
+        if found is not None:
+            return found
+    if model.source == "path" or model.name == demo.DEMO_ID:
+        return None
+    beside = sorted(path for path in model.path.parent.glob("*mmproj*.gguf") if path.is_file())
+    return beside[0] if beside else None
+
+
+def published_hash(model: InstalledModel, path: Path) -> str | None:
+    """What a file's hash must be: the name of its blob, else what the catalogue states."""
+    blob = path.resolve().name
+    if path.is_symlink() and re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{40}", blob):
+        return blob
+    return model.sha256 or _catalogued_hash(model)
+
+
+def _catalogued_hash(model: InstalledModel) -> str | None:
+    """The catalogue's hash, where it belongs to the commit that is here."""
+    entry = load_catalog().get(model.name)
+    for file in entry.files if entry else ():
+        if f"hf:{file.repo}:{file.file}" == model.source and file.revision == model.revision:
+            return file.sha256
+    return None
 
 
 def _uses_path() -> Path:
