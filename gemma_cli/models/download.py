@@ -26,15 +26,11 @@ from gemma_cli.models.events import (
     Started,
 )
 from gemma_cli.models.hashing import BLOCK, new_hasher
-from gemma_cli.models.hub import (
-    Patience,
-    RemoteFile,
-    TransientError,
-    open_content,
-    refreshed,
-)
+from gemma_cli.models.hub import open_content, refreshed
 from gemma_cli.models.hubcache import cache_root, repo_folder
+from gemma_cli.models.listing import RemoteFile
 from gemma_cli.models.locks import file_lock
+from gemma_cli.models.patience import Patience, TransientError
 
 _TRIES = 8
 # What else may be written while a download runs.

@@ -13,11 +13,8 @@ import json
 import os
 import re
 import ssl
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -34,106 +31,18 @@ import httpx2
 from huggingface_hub import constants, get_session, get_token
 
 from gemma_cli import __version__
-from gemma_cli.errors import DownloadError, GemmaError, ModelNotFoundError
-from gemma_cli.models.events import Report, Waiting
+from gemma_cli.errors import DownloadError, GemmaError
+from gemma_cli.models.events import Report
+from gemma_cli.models.listing import COMMIT, Asked, Listing, RemoteFile, parse_listing
+from gemma_cli.models.patience import Patience, TransientError
+from gemma_cli.models.refusals import refusal, retry_after
 
 _T = TypeVar("_T")
-
 _CONNECT_S = 5.0
 _MOST_REDIRECTS = 5
 _LISTING_LIMIT = 32 << 20
-_LONGEST_WAIT_S = 600.0
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _HASH = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
-_RATE_LIMIT_SPENT = re.compile(r";\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d+)")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
-
-
-class TransientError(Exception):
-    """A failure that may pass. fresh_link: the content's address must be asked for again.
-
-    unreachable: no connection came about. retry_after: seconds the server asked for.
-    """
-
-    def __init__(
-        self,
-        reason: str,
-        *,
-        retry_after: float | None = None,
-        fresh_link: bool = False,
-        unreachable: bool = False,
-    ) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.retry_after = retry_after
-        self.fresh_link = fresh_link
-        self.unreachable = unreachable
-
-
-@dataclass(frozen=True, slots=True)
-class ListedFile:
-    """A file of a repository. size, sha256: None where the listing does not say."""
-
-    name: str
-    size: int | None
-    sha256: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    repo: str
-    commit: str
-    gated: bool
-    license: str
-    files: tuple[ListedFile, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteFile:
-    """One file at one commit. hash: 64 hexadecimal digits of sha256, or 40 of git's sha1.
-
-    revision: as it was asked for (a branch, a tag, a commit). location: where
-    the content is now; such links expire.
-    """
-
-    repo: str
-    file: str
-    revision: str
-    commit: str
-    hash: str
-    size: int
-    location: str
-
-
-class Patience:
-    """How often and how long to try again. Progress starts the count anew."""
-
-    def __init__(self, file: str, report: Report, tries: int) -> None:
-        self._file = file
-        self._report = report
-        self._tries = tries
-        self._failures = 0
-        self._start = time.monotonic()
-
-    def progressed(self) -> None:
-        self._failures = 0
-
-    def wait(self, trouble: TransientError) -> bool:
-        """Sleep before the next try; False when it is time to give up."""
-        self._failures += 1
-        elapsed = time.monotonic() - self._start
-        # Nobody is there: say so within 15 seconds, not after all the tries.
-        hopeless = trouble.unreachable and (elapsed > _CONNECT_S + 1 or self._failures >= 4)
-        if self._failures >= self._tries or hopeless:
-            return False
-        seconds = min(0.5 * 2 ** (self._failures - 1), 30.0)
-        if trouble.retry_after is not None:
-            if trouble.retry_after > _LONGEST_WAIT_S:
-                return False
-            seconds = max(trouble.retry_after, 0.1)
-        self._report(Waiting(self._file, trouble.reason, seconds))
-        time.sleep(seconds)
-        return True
 
 
 def endpoint() -> str:
@@ -149,33 +58,23 @@ def list_repo(repo: str, revision: str | None, report: Report) -> Listing:
     """The files of a repository; ModelNotFoundError if there is no such repository or revision."""
     at = f"/revision/{quote(revision, safe='')}" if revision else ""
     url = f"{endpoint()}/api/models/{repo}{at}?blobs=true"
-    asked = _Asked(repo, None, revision)
+    asked = Asked(repo, None, revision)
     body = _patiently(lambda: _read_json(url, asked), asked, report)
-    return _parse_listing(body, repo)
+    return parse_listing(body, repo)
 
 
 def file_facts(repo: str, file: str, revision: str | None, report: Report) -> RemoteFile:
     """Size, hash, commit and link of one file."""
-    asked = _Asked(repo, file, revision)
+    asked = Asked(repo, file, revision)
     return _patiently(lambda: _head(asked), asked, report)
 
 
 def refreshed(remote: RemoteFile) -> RemoteFile:
     """The same file under a new link. TransientError if the Hub cannot say now."""
-    return _head(_Asked(remote.repo, remote.file, remote.commit), remote.revision)
+    return _head(Asked(remote.repo, remote.file, remote.commit), remote.revision)
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    repo: str
-    file: str | None
-    revision: str | None
-
-    def __str__(self) -> str:
-        return f"{self.repo}/{self.file}" if self.file else self.repo
-
-
-def _patiently(attempt: Callable[[], _T], asked: _Asked, report: Report) -> _T:
+def _patiently(attempt: Callable[[], _T], asked: Asked, report: Report) -> _T:
     """Call `attempt` until it answers or patience ends."""
     if is_offline():
         raise DownloadError(
@@ -206,12 +105,12 @@ def unreachable(trouble: TransientError) -> DownloadError:
     )
 
 
-def _head(asked: _Asked, revision: str | None = None) -> RemoteFile:
+def _head(asked: Asked, revision: str | None = None) -> RemoteFile:
     assert asked.file is not None
     at = quote(asked.revision or "main", safe="")
     url = f"{endpoint()}/{asked.repo}/resolve/{at}/{quote(asked.file)}"
     with _send("HEAD", url, _hub_headers(), constants.HF_HUB_ETAG_TIMEOUT) as response:
-        _raise_for_status(response, asked)
+        _check_status(response, asked)
         headers = response.headers
         linked = headers.get("X-Linked-Etag") or headers.get("ETag") or ""
         digest = linked.removeprefix("W/").strip('"').lower()
@@ -220,7 +119,7 @@ def _head(asked: _Asked, revision: str | None = None) -> RemoteFile:
             None if response.is_redirect else headers.get("Content-Length")
         )
         location = urljoin(str(response.url), headers.get("Location", ""))
-    if not (_HASH.fullmatch(digest) and _COMMIT.fullmatch(commit) and length and length.isdigit()):
+    if not (_HASH.fullmatch(digest) and COMMIT.fullmatch(commit) and length and length.isdigit()):
         raise DownloadError(
             f"{endpoint()} does not state the hash, commit and size of {asked}",
             "it may be no Hub: check HF_ENDPOINT. Nothing unverified is downloaded",
@@ -259,7 +158,7 @@ def _check_content(response: httpx2.Response, remote: RemoteFile, start: int) ->
         # 416 too: what is here may be longer than the file is now.
         raise TransientError(
             f"HTTP {status} from {urlsplit(remote.location).hostname}",
-            retry_after=_retry_after(response),
+            retry_after=retry_after(response.headers),
             fresh_link=status < 500 and status not in (408, 429),
         )
 
@@ -271,9 +170,9 @@ def _blocks(response: httpx2.Response) -> Iterator[bytes]:
         raise _transport_trouble(error) from error
 
 
-def _read_json(url: str, asked: _Asked) -> Any:
+def _read_json(url: str, asked: Asked) -> Any:
     with _send("GET", url, _hub_headers(), constants.HF_HUB_ETAG_TIMEOUT) as response:
-        _raise_for_status(response, asked)
+        _check_status(response, asked)
         body = bytearray()
         for block in _blocks(response):
             body += block
@@ -341,104 +240,10 @@ def _transport_trouble(error: httpx2.TransportError) -> TransientError | GemmaEr
     return TransientError("the connection broke")
 
 
-def _raise_for_status(response: httpx2.Response, asked: _Asked) -> None:
-    status = response.status_code
-    if status < 400:
-        return
-    if status in (408, 429) or status >= 500:
-        reason = "too many requests (HTTP 429)" if status == 429 else f"HTTP {status}"
-        raise TransientError(reason, retry_after=_retry_after(response))
-    code = response.headers.get("X-Error-Code", "")
-    message = response.headers.get("X-Error-Message", "")[:300]
-    page = f"{endpoint()}/{asked.repo}"
-    if code == "GatedRepo":
-        raise _gated(message, asked, page)
-    if code == "RevisionNotFound":
-        raise ModelNotFoundError(
-            f"{asked.repo} has no revision {asked.revision}", f"see {page}/commits/main"
-        )
-    if code == "EntryNotFound":
-        raise ModelNotFoundError(f"{asked.repo} has no file {asked.file}", f"see {page}/tree/main")
-    if "Invalid credentials" in message or (status == 401 and code != "RepoNotFound" and _token()):
-        raise DownloadError("the Hub refuses the token", "log in again: hf auth login")
-    if code == "RepoNotFound" or status in (401, 404):
-        raise ModelNotFoundError(
-            f"the Hub has no repository {asked.repo} (or it is private)",
-            f"check its name at {page}; for a private one: hf auth login",
-        )
-    raise DownloadError(f"the Hub refused {asked}: {message or f'HTTP {status}'}", f"see {page}")
-
-
-def _gated(message: str, asked: _Asked, page: str) -> DownloadError:
-    lower = message.lower()
-    if not _token():
-        return DownloadError(
-            f"{asked.repo} asks for a login before its files are given out",
-            f"accept its terms at {page}, then: hf auth login   (or set HF_TOKEN)",
-        )
-    if "reject" in lower:
-        return DownloadError(
-            f"the authors of {asked.repo} refused your request for access", f"see {page}"
-        )
-    if "await" in lower or "review" in lower or "pending" in lower:
-        return DownloadError(
-            f"your request for access to {asked.repo} waits for its authors", f"see {page}"
-        )
-    return DownloadError(
-        f"the terms of {asked.repo} are not accepted yet by your account",
-        f"accept them at {page}, then type the same command again",
-    )
-
-
-def _retry_after(response: httpx2.Response) -> float | None:
-    """Seconds the server asks to wait, by Retry-After (both forms) or the rate limit headers."""
-    value = response.headers.get("Retry-After", "").strip()
-    if value.isdigit():
-        return float(value)
-    if value:
-        try:
-            return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-        except ValueError:
-            return None
-    # "api";r=0;t=55: nothing remains, the window ends in 55 seconds.
-    spent = _RATE_LIMIT_SPENT.search(response.headers.get("RateLimit", ""))
-    return float(spent[1]) if spent else None
-
-
-def _parse_listing(body: Any, repo: str) -> Listing:
-    try:
-        commit, siblings = str(body["sha"]), list(body["siblings"])
-        card = body.get("cardData") or {}
-        files = tuple(file for entry in siblings if (file := _listed(entry)))
-        gated, terms = bool(body.get("gated")), str(card.get("license", ""))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DownloadError(
-            f"the listing of {repo} is not one", "it may be no Hub: check HF_ENDPOINT"
-        ) from error
-    if not _COMMIT.fullmatch(commit):
-        raise DownloadError(f"the listing of {repo} names no commit")
-    return Listing(repo, commit, gated, terms, files)
-
-
-def _listed(entry: Any) -> ListedFile | None:
-    """One file of a listing; None for a name that must not become a path here."""
-    name = entry["rfilename"]
-    if not isinstance(name, str) or not is_safe_name(name):
-        return None
-    lfs = entry.get("lfs") or {}
-    size, sha256 = lfs.get("size", entry.get("size")), lfs.get("sha256")
-    return ListedFile(
-        name,
-        size if isinstance(size, int) and size >= 0 else None,
-        sha256 if isinstance(sha256, str) and re.fullmatch(r"[0-9a-f]{64}", sha256) else None,
-    )
-
-
-def is_safe_name(name: str) -> bool:
-    """Whether a repository's file name is a plain relative path on every system."""
-    parts = name.split("/")
-    odd = not name.isprintable() or any(char in name for char in '\\:*?"<>|')
-    return not odd and len(name) < 512 and all(p not in ("", ".", "..") for p in parts)
+def _check_status(response: httpx2.Response, asked: Asked) -> None:
+    status, headers = response.status_code, response.headers
+    if status >= 400:
+        raise refusal(status, headers, asked, endpoint(), has_token=bool(_token()))
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

@@ -12,6 +12,7 @@ from gemma_cli.models.choice import best_file, memory_needed
 from gemma_cli.models.entries import CatalogFile, CatalogModel, License, load_catalog, quant_rank
 from gemma_cli.models.events import Report
 from gemma_cli.models.hubcache import is_projector, split_parts
+from gemma_cli.models.listing import ListedFile, RemoteFile
 from gemma_cli.models.store import quant_in_name
 
 
@@ -25,15 +26,15 @@ class Wanted:
 
     name: str
     quant: str
-    files: tuple[hub.RemoteFile, ...]
-    projector: hub.RemoteFile | None
+    files: tuple[RemoteFile, ...]
+    projector: RemoteFile | None
     model: CatalogModel | None
     license: License | None
     why: str
     notes: tuple[str, ...]
 
     @property
-    def everything(self) -> tuple[hub.RemoteFile, ...]:
+    def everything(self) -> tuple[RemoteFile, ...]:
         return self.files if self.projector is None else (*self.files, self.projector)
 
 
@@ -90,7 +91,7 @@ def _pick(
 
 def _remote_files(
     entry: CatalogFile, revision: str | None, report: Report
-) -> tuple[list[hub.RemoteFile], list[str]]:
+) -> tuple[list[RemoteFile], list[str]]:
     """A catalogue file's parts on the Hub, checked against what the catalogue knows."""
     at = revision or entry.revision
     remotes = [hub.file_facts(entry.repo, name, at, report) for name in split_parts(entry.file)]
@@ -134,9 +135,7 @@ def _from_hub(ref: ModelRef, vision: bool, available: int, report: Report) -> Wa
     )
 
 
-def _choose_listed(
-    ref: ModelRef, files: Sequence[hub.ListedFile], available: int
-) -> tuple[str, str]:
+def _choose_listed(ref: ModelRef, files: Sequence[ListedFile], available: int) -> tuple[str, str]:
     """One model file of a listing: of the quantization asked for, else the best that fits."""
     models = [f for f in files if not is_projector(f.name) and split_parts(f.name)[0] == f.name]
     if not models:
@@ -165,7 +164,7 @@ def _choose_listed(
     return smallest.name, f"the smallest of {', '.join(quants)}; it may not fit"
 
 
-def _listed_projector(ref: ModelRef, files: dict[str, hub.ListedFile]) -> tuple[str]:
+def _listed_projector(ref: ModelRef, files: dict[str, ListedFile]) -> tuple[str]:
     names = sorted(name for name in files if is_projector(name))
     if not names:
         raise ModelNotFoundError(f"{ref.repo} has no vision part (mmproj)", "leave --vision")
