@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -31,11 +30,6 @@ class Settings:
     kv_type: str | None = None
 
 
-_NUMBERS = {"temp", "top_p", "min_p", "repeat_penalty"}
-_INTEGERS = {"top_k", "seed", "max_tokens"}
-_WORDS_OR_INTEGERS = {"ctx", "gpu_layers", "threads"}
-
-
 def settings_file() -> Path:
     return config_dir() / "config.toml"
 
@@ -61,29 +55,27 @@ def load_settings() -> Settings:
 
 
 def _value(path: Path, key: str, value: object) -> Any:
-    checks: tuple[tuple[set[str], str, Callable[[object], Any]], ...] = (
-        (_NUMBERS, "a number", lambda v: float(v) if _is_number(v) else None),  # type: ignore[arg-type]
-        (_INTEGERS, "a whole number", lambda v: v if _is_integer(v) else None),
-        (
-            _WORDS_OR_INTEGERS,
-            "a whole number or a word",
-            lambda v: str(v) if _is_integer(v) or isinstance(v, str) else None,
-        ),
-    )
-    for keys, wanted, convert in checks:
-        if key in keys:
-            result = convert(value)
-            break
-    else:
-        wanted, result = "a text", value if isinstance(value, str) else None
-    if result is None:
+    """The value in the field's type; raises UsageError for one that cannot be meant."""
+    wanted, accepted = _ACCEPTED.get(key, ("a text", (str,)))
+    if isinstance(value, bool) or not isinstance(value, accepted):
         raise UsageError(f"{path}: '{key}' must be {wanted}, not {value!r}")
-    return result
+    if str in accepted:
+        return str(value)
+    return float(str(value)) if float in accepted else value
 
 
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return _is_integer(value) or isinstance(value, float)
+_NUMBER = ("a number", (int, float))
+_INTEGER = ("a whole number", (int,))
+_COUNT_OR_WORD = ("a whole number or a word", (int, str))
+_ACCEPTED: dict[str, tuple[str, tuple[type, ...]]] = {
+    "temp": _NUMBER,
+    "top_p": _NUMBER,
+    "min_p": _NUMBER,
+    "repeat_penalty": _NUMBER,
+    "top_k": _INTEGER,
+    "seed": _INTEGER,
+    "max_tokens": _INTEGER,
+    "ctx": _COUNT_OR_WORD,
+    "gpu_layers": _COUNT_OR_WORD,
+    "threads": _COUNT_OR_WORD,
+}

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import statistics
 import subprocess
@@ -35,9 +36,12 @@ _MIB = 1 << 20
 def main() -> int:
     arguments = _arguments()
     if arguments.memory_of:
-        print(_memory(arguments.memory_of, arguments.model, arguments.threads))
+        _use_context(arguments.memory_of, arguments.model, arguments.threads)
+        print(_peak())
         return 0
-    print(f"{arguments.model.name}, {arguments.threads} threads, {arguments.rounds} rounds, medians")
+    print(
+        f"{arguments.model.name}, {arguments.threads} threads, {arguments.rounds} rounds, medians"
+    )
     contestants: dict[str, Callable[[Path, int], tuple[float, float]]] = {
         "gemma-cli": _ours,
         "Llama class": _llama_class,
@@ -101,11 +105,11 @@ def _llama_class(model: Path, threads: int) -> tuple[float, float]:
     llama = Llama(str(model), n_ctx=1024, n_threads=threads, n_threads_batch=threads, verbose=False)
     tokens = llama.tokenize(b"the " * (PREFILL - 1))
     llama.eval(llama.tokenize(b"warm"))
-    llama.reset()
+    llama.reset()  # type: ignore[no-untyped-call] # llama-cpp-python types it so
     start = time.perf_counter()
     llama.eval(tokens)
     prefill = len(tokens) / (time.perf_counter() - start)
-    llama.reset()
+    llama.reset()  # type: ignore[no-untyped-call] # llama-cpp-python types it so
     times: list[float] = []
     prompt = llama.tokenize(b"Once upon a time")
     for count, _ in enumerate(llama.generate(prompt, temp=0.0, top_k=1, repeat_penalty=1.0), 1):
@@ -136,59 +140,71 @@ def _print_speeds(speeds: dict[str, list[tuple[float, float]]]) -> None:
     for name, rows in speeds.items():
         if name == "gemma-cli":
             continue
-        ratios = [[a / b for a, b in zip(x, y, strict=True)] for x, y in zip(ours, rows, strict=True)]
+        ratios = [
+            [a / b for a, b in zip(x, y, strict=True)] for x, y in zip(ours, rows, strict=True)
+        ]
         prefill, decode = (statistics.median(column) for column in zip(*ratios, strict=True))
         print(f"gemma-cli / {name}: prefill {prefill:.2f}, decode {decode:.2f}")
 
 
-def _memory(contestant: str, model: Path, threads: int) -> int:
-    """Bytes that a context of 32768 tokens adds to the process once its memory is in use."""
+def _use_context(contestant: str, model: Path, threads: int) -> None:
+    """Make a context of 32768 tokens and use it once; llama.cpp's log goes to stderr."""
     if contestant == "gemma-cli":
-        header = read_header(model)
-        small, large = (_rss_with_engine(model, threads, n, header.n_ctx_train) for n in (512, CTX))
-        return large - small
+        engine = _engine(model, threads, CTX)
+        _last(engine, "the " * 64, Sampling(temperature=0, max_tokens=1))
+        engine.close()
+        return
     from llama_cpp import Llama
 
-    def rss(n_ctx: int) -> int:
-        llama = Llama(str(model), n_ctx=n_ctx, n_threads=threads, verbose=False)
-        llama.eval(llama.tokenize(b"the " * 64))
-        held = _resident()
-        llama.close()
-        return held
-
-    small = rss(512)
-    return rss(CTX) - small
-
-
-def _rss_with_engine(model: Path, threads: int, n_ctx: int, _trained: int) -> int:
-    engine = _engine(model, threads, n_ctx)
-    _last(engine, "the " * 64, Sampling(temperature=0, max_tokens=1))
-    held = _resident()
-    engine.close()
-    return held
-
-
-def _resident() -> int:
-    pages = Path("/proc/self/statm")
-    if pages.exists():
-        return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    llama = Llama(str(model), n_ctx=CTX, n_threads=threads, verbose=True)
+    llama.eval(llama.tokenize(b"the " * 64))
+    llama.close()
 
 
 def _print_memory(model: Path, threads: int) -> None:
-    print(f"\nmemory of a context of {CTX} tokens (against one of 512), MiB")
+    """KV cache and compute buffers by llama.cpp's own log, and what the process peaked at."""
+    print(f"\na context of {CTX} tokens, MiB{'':>4}KV cache   compute     total   process peak")
     for name in ("gemma-cli", "Llama class"):
         command = [sys.executable, __file__, "--model", str(model), "--threads", str(threads)]
-        output = subprocess.run(
-            [*command, "--memory-of", name], capture_output=True, text=True, check=True
-        ).stdout
-        print(f"{name:14}{int(output) / _MIB:10.0f}")
+        process = subprocess.run(
+            [*command, "--memory-of", name],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | {"GEMMA_DEBUG": "1"},
+        )
+        kv = _sum(r"size = +([\d.]+) MiB \( *\d+ cells", process.stderr)
+        compute = _sum(r"compute buffer size = +([\d.]+) MiB", process.stderr)
+        peak = int(process.stdout) / _MIB
+        print(f"{name:32}{kv:8.0f}{compute:10.0f}{kv + compute:10.0f}{peak:15.0f}")
+
+
+def _sum(pattern: str, log: str) -> float:
+    return sum(map(float, re.findall(pattern, log)))
+
+
+def _peak() -> int:
+    """Peak resident bytes of this process."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _print_first_token(model: Path, rounds: int) -> None:
     """Process start to the first byte of the answer on stdout of `gemma run`."""
     times = []
-    command = [sys.executable, "-m", "gemma_cli", "run", "-m", str(model), "-t", "0", "-n", "4", "Hi"]
+    command = [
+        sys.executable,
+        "-m",
+        "gemma_cli",
+        "run",
+        "-m",
+        str(model),
+        "-t",
+        "0",
+        "-n",
+        "4",
+        "Hi",
+    ]
     for _ in range(rounds + 1):
         start = time.perf_counter()
         process = subprocess.Popen(

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -65,7 +65,7 @@ def with_demo(home: Env, demo_gguf: Path) -> Env:
 
 
 @pytest.fixture
-def gemma(home: Env) -> Iterator[Gemma]:
+def gemma(home: Env) -> Gemma:
     """Run the program: gemma("run", "hi", input="...", env={...}) -> CompletedProcess of text."""
 
     def run(

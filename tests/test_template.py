@@ -86,7 +86,10 @@ def test_jinja_in_words_is_not_run() -> None:
 
 
 def test_a_word_cannot_steer_a_template() -> None:
-    source = "{% for m in messages %}{% if 'secret' in m.content %}LEAK{% endif %}{{ m.content }}{% endfor %}"
+    source = (
+        "{% for m in messages %}{% if 'secret' in m.content %}LEAK{% endif %}"
+        "{{ m.content }}{% endfor %}"
+    )
     assert "LEAK" not in text_of(JinjaTemplate(source).render([Message("user", "secret")]))
 
 
@@ -99,7 +102,7 @@ def test_an_empty_turn_is_a_turn() -> None:
 def test_the_transcript_shows_an_example_and_stops_at_the_next_speaker() -> None:
     template = TranscriptTemplate()
     rendered = text_of(template.render(TALK))
-    assert rendered.count("\nUser: ") == 4
+    assert rendered.count("\nUser: ") == 3
     assert rendered.endswith("\nUser: Why?\nAssistant:")
     assert "Be brief." in rendered
     assert "\nUser:" in template.stop

@@ -151,5 +151,3 @@ def _ctrl_c_cancels(generation: Generation) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-

@@ -30,7 +30,9 @@ def read_messages(text: str, source: str) -> list[Message]:
     try:
         data = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise UsageError(f"{source} is not valid JSON: {error}", f"it should be: {_FORM}") from error
+        raise UsageError(
+            f"{source} is not valid JSON: {error}", f"it should be: {_FORM}"
+        ) from error
     if isinstance(data, dict):
         data = data.get("messages")
     if not isinstance(data, list) or not data:
@@ -54,8 +56,9 @@ def _content(content: Any, source: str, number: int) -> str:
         return content
     if isinstance(content, list):
         parts = [part.get("text") if isinstance(part, dict) else None for part in content]
-        if all(isinstance(part, str) for part in parts):
-            return "".join(parts)
+        texts = [part for part in parts if isinstance(part, str)]
+        if len(texts) == len(parts):
+            return "".join(texts)
     raise UsageError(
         f"{source}: the content of message {number} is no text",
         "only text can be sent: a string, or a list of text parts",

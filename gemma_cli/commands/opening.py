@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,6 +43,8 @@ def choose_model(name: str | None, settings: Settings) -> ChosenModel:
     from gemma_cli.models.gguf import read_header
     from gemma_cli.models.store import find, remember_use
 
+    # The engine's imports run beside the header's reading, which does not hold the GIL.
+    threading.Thread(target=importlib.import_module, args=["gemma_cli.engine.prompting"]).start()
     ref = parse_name(name or _default_name(settings))
     installed = find(ref)
     header = read_header(installed.path)

@@ -8,13 +8,10 @@ import typer
 
 from gemma_cli.errors import UsageError
 
-_GENERATION = "Generation"
-_MACHINE = "Machine"
 
-
-def _option(*names: str, help: str, panel: str = _GENERATION, **more: Any) -> Any:  # noqa: A002
+def _option(*names: str, help: str, **more: Any) -> Any:  # noqa: A002 - Typer's own name
     variable = "GEMMA_" + names[-1].removeprefix("--").replace("-", "_").upper()
-    return typer.Option(*names, help=help, envvar=variable, rich_help_panel=panel, **more)
+    return typer.Option(*names, help=help, envvar=variable, **more)
 
 
 ModelArgument = Annotated[
@@ -44,18 +41,16 @@ MaxTokens = Annotated[
 ]
 Ctx = Annotated[
     str | None,
-    _option("--ctx", help="Context window in tokens, auto or max.", panel=_MACHINE, metavar="N"),
+    _option("--ctx", help="Context window in tokens, auto or max.", metavar="N"),
 ]
 GpuLayers = Annotated[
     str | None,
-    _option("--gpu-layers", help="Layers on the GPU, auto or all.", panel=_MACHINE, metavar="N"),
+    _option("--gpu-layers", help="Layers on the GPU, auto or all.", metavar="N"),
 ]
-Threads = Annotated[
-    str | None, _option("--threads", help="CPU threads, or auto.", panel=_MACHINE, metavar="N")
-]
+Threads = Annotated[str | None, _option("--threads", help="CPU threads, or auto.", metavar="N")]
 KVTypeOption = Annotated[
     str | None,
-    _option("--kv-type", help="KV cache: f16, q8_0 or q4_0.", panel=_MACHINE, metavar="TYPE"),
+    _option("--kv-type", help="KV cache: f16, q8_0 or q4_0.", metavar="TYPE"),
 ]
 
 

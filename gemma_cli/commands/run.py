@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -90,10 +89,14 @@ def run(
     notice = None if raw else opening.base_model_notice(chosen)
     if notice:
         print(f"gemma: {notice}", file=sys.stderr)
-    # Closed on every way out: a thread inside llama.cpp must not outlive the interpreter.
-    with closing(opening.start_engine(chosen, wishes)) as engine:
+    engine = opening.start_engine(chosen, wishes)
+    try:
         answering = Answering(engine, as_json=as_json, stats=stats)
         code = answering.answer(chosen.installed, conversation, text, sampling)
+    except BaseException:
+        engine.close()  # a thread inside llama.cpp must not outlive the interpreter
+        raise
+    # Idle now: the system frees its memory faster than llama.cpp does.
     raise typer.Exit(code)
 
 
@@ -172,5 +175,3 @@ def _piped(*, has_prompt: bool) -> str:
         raise UsageError(f"cannot read standard input: {error.strerror or error}") from error
     finally:
         wait.cancel()
-
-

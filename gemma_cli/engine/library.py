@@ -3,17 +3,60 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
+import importlib.util
 import os
 import sys
+import types
 import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from gemma_cli.errors import EngineError
 
 # An assert inside llama.cpp would otherwise start gdb on this process.
 os.environ.setdefault("GGML_NO_BACKTRACE", "1")
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the bindings' own deprecations are not the user's business
-    from llama_cpp import llama_cpp as C  # noqa: N812 - the C namespace
 
-__all__ = ["C", "AbortFlag", "Log"]
+
+def _bindings() -> Any:
+    """llama_cpp.llama_cpp without the package's __init__, which costs 80 ms.
+
+    That imports the Llama class and all that hangs on it (NumPy, Jinja, a disk
+    cache); the low-level bindings need none of it. A bare package stands in
+    while they are imported and leaves again, so that a full import still works.
+    """
+    if "llama_cpp" in sys.modules:
+        from llama_cpp import llama_cpp
+
+        return llama_cpp
+    spec = importlib.util.find_spec("llama_cpp")
+    if spec is None:
+        raise EngineError(
+            "llama-cpp-python is not installed", "install it: pip install llama-cpp-python"
+        )
+    package = types.ModuleType("llama_cpp")
+    package.__spec__ = spec  # others may look the package up meanwhile
+    package.__path__ = list(spec.submodule_search_locations or [])
+    sys.modules["llama_cpp"] = package
+    try:
+        return importlib.import_module("llama_cpp.llama_cpp")
+    except (OSError, RuntimeError) as error:  # the shared library does not load
+        raise EngineError(
+            f"llama.cpp's library cannot be loaded: {error}",
+            "reinstall it: pip install --force-reinstall --no-cache-dir llama-cpp-python",
+        ) from error
+    finally:
+        del sys.modules["llama_cpp"]
+
+
+if TYPE_CHECKING:
+    from llama_cpp import llama_cpp as C  # noqa: N812 - the C namespace
+else:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the bindings' own deprecations are nobody's business
+        C = _bindings()
+
+__all__ = ["AbortFlag", "C", "Log"]
 
 _LOG_ERROR, _LOG_CONT = 4, 5  # enum ggml_log_level (ggml.h): 1 debug .. 4 error, 5 continues
 
@@ -47,29 +90,43 @@ class AbortFlag:
 
 
 class Log:
-    """llama.cpp's log: the errors of the last operation are kept, nothing is printed.
+    """llama.cpp's log: silent, or on stderr with GEMMA_DEBUG=1, and kept where it is asked for.
 
-    GEMMA_DEBUG=1 sends every line to stderr as well.
+    Silence is a C function. A Python callback would take the GIL for each of
+    hundreds of lines and slow a load down whenever another thread is busy; so
+    what fails is done once more with the log on, to learn the reason.
     """
 
     def __init__(self) -> None:
         self._debug = os.environ.get("GEMMA_DEBUG", "") not in ("", "0")
         self._errors: list[str] = []
         self._continues_error = False
-        self._callback = C.llama_log_callback(self._write)
-        C.llama_log_set(self._callback, ctypes.c_void_p(0))
+        self._silence = ctypes.cast(_libc().abs, C.llama_log_callback)
+        self._keep = C.llama_log_callback(self._write)
+        self._listen(self._debug)
 
-    def clear(self) -> None:
+    def _listen(self, on: bool) -> None:
+        C.llama_log_set(self._keep if on else self._silence, ctypes.c_void_p(0))
+
+    def explained(self, attempt: Callable[[], Any]) -> tuple[Any, str]:
+        """The attempt's result; if it is NULL, that of a second one, and what the log said."""
+        result = attempt()
+        if result:
+            return result, ""
         self._errors.clear()
+        self._listen(True)
+        try:
+            result = attempt()
+        finally:
+            self._listen(self._debug)
+        return result, self._reason()
 
-    def reason(self) -> str:
-        """What llama.cpp said went wrong, the most specific line; empty if it said nothing."""
-        for line in self._errors:
-            text = line.strip()
-            if text:
-                # "llama_model_load: error loading model: <reason>"
-                return text.rsplit("error loading model: ", 1)[-1].split(": ", 1)[-1]
-        return ""
+    def _reason(self) -> str:
+        """The first error line without its prefixes ("llama_model_load: ...: <reason>")."""
+        lines = [line.strip() for line in self._errors if line.strip()]
+        if not lines:
+            return "it did not say why"
+        return lines[0].rsplit("error loading model: ", 1)[-1].split(": ", 1)[-1]
 
     def _write(self, level: int, text: bytes, _data: object) -> None:
         line = text.decode("utf-8", "replace")

@@ -125,7 +125,7 @@ class LlamaEngine:
     def _work(self) -> None:
         try:
             self._load()
-        except BaseException as failure:  # noqa: BLE001 - the caller's thread raises it
+        except BaseException as failure:  # the caller's thread raises it
             self._failure = failure
             return
         finally:
@@ -135,7 +135,7 @@ class LlamaEngine:
             self._current = answer
             try:
                 answer.put(self._answer(answer))
-            except BaseException as failure:  # noqa: BLE001 - the caller's thread raises it
+            except BaseException as failure:  # the caller's thread raises it
                 answer.put(failure)
             self._current = None
         self._context.close()

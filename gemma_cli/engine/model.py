@@ -46,7 +46,6 @@ class Model:
     ) -> None:
         """on_progress: called with 0.0 to 1.0; returning False stops the load."""
         log = _quiet_backend()
-        log.clear()
         params = C.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
         params.vocab_only = vocab_only
@@ -54,9 +53,8 @@ class Model:
             report = on_progress
             params.progress_callback = C.llama_progress_callback(lambda value, _: report(value))
         name = str(path).encode() if sys.platform == "win32" else os.fsencode(path)
-        self._pointer: Any = C.llama_model_load_from_file(name, params)
+        self._pointer, reason = log.explained(lambda: C.llama_model_load_from_file(name, params))
         if not self._pointer:
-            reason = log.reason() or "it did not say why"
             raise ModelFileError(
                 f"llama.cpp cannot load {path}: {reason}",
                 "check the file: gemma show PATH; GEMMA_DEBUG=1 shows llama.cpp's log",
@@ -83,7 +81,6 @@ class Context:
 
     def __init__(self, model: Model, plan: Plan, abort: AbortFlag) -> None:
         log = _quiet_backend()
-        log.clear()
         params = C.llama_context_default_params()
         params.n_ctx = plan.n_ctx
         params.n_batch = params.n_ubatch = min(UBATCH, plan.n_ctx)
@@ -97,11 +94,12 @@ class Context:
         params.abort_callback = abort.callback
         params.abort_callback_data = abort.address
         self._abort = abort
-        self._pointer: Any = C.llama_init_from_model(model.pointer, params)
+        self._pointer, reason = log.explained(
+            lambda: C.llama_init_from_model(model.pointer, params)
+        )
         if not self._pointer:
             raise EngineError(
-                f"llama.cpp cannot make a context of {plan.n_ctx} tokens: "
-                f"{log.reason() or 'it did not say why'}",
+                f"llama.cpp cannot make a context of {plan.n_ctx} tokens: {reason}",
                 "try a smaller one: --ctx 4096",
             )
         self.n_ctx = plan.n_ctx  # llama.cpp pads to 256; the promise is what was asked
@@ -170,8 +168,7 @@ class Context:
         if result == _NO_ROOM:
             raise EngineError(f"the context window of {self.n_ctx} tokens is full")
         raise EngineError(
-            f"llama.cpp failed while evaluating (code {result}): "
-            f"{_quiet_backend().reason() or 'it did not say why'}",
+            f"llama.cpp failed while evaluating (code {result})",
             "GEMMA_DEBUG=1 shows llama.cpp's log",
         )
 

