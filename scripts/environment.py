@@ -34,7 +34,9 @@ def ensure(extra: str) -> None:
     """Make .venv and install the project with an extra, unless that was done already."""
     if sys.version_info < _OLDEST:
         version = ".".join(map(str, sys.version_info[:3]))
-        sys.exit(f"Python 3.11 or newer is needed; this is {version}. Try: python3.11 {sys.argv[0]}")
+        sys.exit(
+            f"Python 3.11 or newer is needed; this is {version}. Try: python3.11 {sys.argv[0]}"
+        )
     stamp = VENV / f"installed-{extra}"
     state = _state()
     if stamp.exists() and stamp.read_text() == state and Path(program("gemma")).exists():
@@ -104,7 +106,9 @@ def _pip(*arguments: str) -> None:
             except subprocess.TimeoutExpired:
                 elapsed = int(time.monotonic() - start)
             if screen:
-                print(f"\r  {elapsed // 60}:{elapsed % 60:02} ", end="", file=sys.stderr, flush=True)
+                print(
+                    f"\r  {elapsed // 60}:{elapsed % 60:02} ", end="", file=sys.stderr, flush=True
+                )
             elif elapsed - told >= 30:
                 told = elapsed
                 say(f"  still at it after {elapsed} s ...")
