@@ -72,9 +72,7 @@ class Watcher:
         print(f"  into: {cache_root()} ({size(free_space())} free)")
 
     def here(self, model: InstalledModel) -> None:
-        self._line.note(
-            f"{model.ref} is here: {size(model.bytes)}   use it: gemma chat {model.ref}"
-        )
+        self._line.note(f"{model.ref} is here ({size(model.bytes)}): gemma chat {model.ref}")
 
     def close(self) -> None:
         self._line.end()

@@ -181,7 +181,9 @@ def _read_json(url: str, asked: Asked) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise TransientError("the Hub's answer is no JSON") from error
+        raise DownloadError(
+            f"the listing of {asked} is not one", "it may be no Hub: check HF_ENDPOINT"
+        ) from error
 
 
 @contextmanager
@@ -257,7 +259,12 @@ def _user_agent() -> str:
 
 
 def _token() -> str | None:
-    return None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+    if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
+        return None
+    try:
+        return get_token()
+    except OSError:  # a stored login that cannot be read is none
+        return None
 
 
 def _hub_headers() -> dict[str, str]:
