@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from gemma_cli import paths
 from gemma_cli.errors import ModelFileError, ModelNotFoundError
 from gemma_cli.models import demo, hubcache
 from gemma_cli.models.catalog import ModelRef, canonical_quant
 from gemma_cli.models.entries import load_catalog, quant_rank
+from gemma_cli.models.state import read_state, write_state
+
+_USES = "last-used.json"
 
 _QUANT_IN_NAME = re.compile(
     r"(?:^|[-._])((?:UD-)?(?:I?Q\d(?:_[0-9A-Z]{1,3}){0,2}|BF16|F16|F32|MXFP4(?:_MOE)?|TQ\d_0))"
@@ -111,17 +110,10 @@ def remember_use(model: InstalledModel) -> None:
     """Note that a model was used now. A folder that cannot be written to is no reason to fail."""
     uses = _read_uses()
     uses[model.ref] = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "path": str(model.path.absolute()),
     }
-    target = _uses_path()
-    temporary = target.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        paths.private_dir(target.parent)
-        temporary.write_text(json.dumps(uses, indent=1), encoding="utf-8")
-        temporary.replace(target)
-    except OSError:
-        temporary.unlink(missing_ok=True)
+    write_state(_USES, uses)
 
 
 def last_used() -> str | None:
@@ -237,17 +229,13 @@ def _catalogued_hash(model: InstalledModel) -> str | None:
     return None
 
 
-def _uses_path() -> Path:
-    return paths.state_dir() / "last-used.json"
-
-
 def _read_uses() -> dict[str, dict[str, str]]:
-    """{name: {"at", "path"}}; a file that someone broke counts as empty."""
-    try:
-        data: Any = json.loads(_uses_path().read_text(encoding="utf-8"))
-        return {str(k): {"at": str(v["at"]), "path": str(v["path"])} for k, v in data.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
+    """{name: {"at", "path"}}; what someone broke counts as absent."""
+    return {
+        name: {"at": str(use["at"]), "path": str(use["path"])}
+        for name, use in read_state(_USES).items()
+        if isinstance(use, dict) and "at" in use and "path" in use
+    }
 
 
 def _last_use(uses: dict[str, dict[str, str]], name: str) -> str | None:
