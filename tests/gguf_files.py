@@ -38,7 +38,8 @@ def gguf(
     info = _string("token_embd.weight") + struct.pack("<IQIQ", 1, elements, 0, 0)
     head = b"GGUF" + struct.pack("<IQQ", 3, 1, len(metadata)) + pairs + info
     head += b"\0" * (-len(head) % _ALIGNMENT)
-    data = random.Random(seed).randbytes(elements * 4)
+    noise = random.Random(seed).randbytes(min(elements * 4, 1 << 20))
+    data = (noise * (elements * 4 // len(noise) + 1))[: elements * 4]
     return head + data + b"\0" * (-len(data) % _ALIGNMENT)
 
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -49,12 +50,21 @@ class Behaviour:
 GOOD = Behaviour()
 
 
+@cache
+def sha256(data: bytes) -> str:
+    """Once a file: hashing at every request would slow the server down."""
+    return hashlib.sha256(data).hexdigest()
+
+
 @dataclass(frozen=True)
 class Request:
-    host: str  # "hub" or "content"
+    """host: "hub" or "content". at: time.monotonic()."""
+
+    host: str
     method: str
     path: str
     headers: dict[str, str]
+    at: float = 0.0
 
 
 @dataclass
@@ -153,7 +163,8 @@ class _Handler(BaseHTTPRequestHandler):
         hub, host = self.server.hub, self.server.host
         headers = {key.lower(): value for key, value in self.headers.items()}
         with hub.lock:
-            hub.requests.append(Request(host, self.command, self.path, headers))
+            request = Request(host, self.command, self.path, headers, time.monotonic())
+            hub.requests.append(request)
         behaviour = hub.next_behaviour(host)
         if behaviour.hang_s:
             time.sleep(behaviour.hang_s)
@@ -204,7 +215,7 @@ class _Handler(BaseHTTPRequestHandler):
                 {
                     "rfilename": file,
                     "size": len(data),
-                    "lfs": {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)},
+                    "lfs": {"sha256": sha256(data), "size": len(data)},
                 }
                 for file, data in repo.files.items()
             ]
@@ -228,7 +239,7 @@ class _Handler(BaseHTTPRequestHandler):
             link = self.server.hub.links
         headers = {
             "X-Repo-Commit": commit,
-            "X-Linked-Etag": f'"{hashlib.sha256(data).hexdigest()}"',
+            "X-Linked-Etag": f'"{sha256(data)}"',
             "X-Linked-Size": str(len(data)),
             "Location": f"{self.server.hub.content_endpoint}/{name}/{file}?link={link}",
         }

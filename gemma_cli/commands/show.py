@@ -109,6 +109,7 @@ def _print_json(
             "file": file.file,
             "revision": file.revision,
             "sha256": file.sha256,
+            "gated": file.gated,
         }
         for file in (entry.files if entry else ())
     ]

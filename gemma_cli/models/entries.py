@@ -72,7 +72,8 @@ class License:
 @dataclass(frozen=True, slots=True)
 class CatalogFile:
     """One published file (of a split set the first). package: an installed
-    Python package holds it, and repo is "". size is exact, size_approx rounded."""
+    Python package holds it, and repo is "". size is exact, size_approx rounded.
+    gated: a login is asked for."""
 
     quant: str
     repo: str
@@ -82,6 +83,7 @@ class CatalogFile:
     size_approx: int | None = None
     sha256: str | None = None
     package: str | None = None
+    gated: bool = False
 
     @property
     def planning_size(self) -> int | None:
@@ -227,6 +229,7 @@ def _file(entry: dict[str, Any]) -> CatalogFile:
         size_approx=entry.get("size_approx"),
         sha256=sha256,
         package=entry.get("package"),
+        gated=entry.get("gated", False),
     )
 
 
