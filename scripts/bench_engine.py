@@ -4,8 +4,8 @@
 usage: scripts/bench_engine.py [--model FILE] [--threads N] [--rounds N] [--llama-bench PATH]
 
 One run, one file, the same threads for all; every figure is the median over
-rounds in which the contestants take turns, so that a machine whose speed
-drifts is fair to all. Memory is measured in processes of their own.
+rounds in which the contestants take turns, each in a process of its own, so
+that a machine whose speed drifts is fair to all.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from gemma_cli.commands.opening import plan_for
 from gemma_cli.engine.llama import LlamaEngine
@@ -29,34 +30,46 @@ from gemma_cli.machine.memory import Wishes
 from gemma_cli.models.demo import assemble
 from gemma_cli.models.gguf import read_header
 
-PREFILL, DECODE, CTX = 512, 128, 32768
+PREFILL, DECODE, CTX = 1024, 128, 32768
 _MIB = 1 << 20
 
 
 def main() -> int:
     arguments = _arguments()
-    if arguments.memory_of:
-        _use_context(arguments.memory_of, arguments.model, arguments.threads)
-        print(_peak())
+    if arguments.child:
+        print(json.dumps(_CHILDREN[arguments.child](arguments.model, arguments.threads)))
         return 0
     print(
         f"{arguments.model.name}, {arguments.threads} threads, {arguments.rounds} rounds, medians"
     )
-    contestants: dict[str, Callable[[Path, int], tuple[float, float]]] = {
-        "gemma-cli": _ours,
-        "Llama class": _llama_class,
-    }
-    if arguments.llama_bench:
-        tool = arguments.llama_bench
-        contestants["llama-bench"] = lambda model, threads: _llama_bench(tool, model, threads)
-    speeds: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
+    names = ["gemma-cli", "Llama class"] + (["llama-bench"] if arguments.llama_bench else [])
+    speeds: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for _ in range(arguments.rounds):
-        for name, measure in contestants.items():
-            speeds[name].append(measure(arguments.model, arguments.threads))
+        for name in names:
+            speeds[name].append(_speed(name, arguments))
     _print_speeds(speeds)
-    _print_memory(arguments.model, arguments.threads)
+    _print_memory(arguments)
     _print_first_token(arguments.model, arguments.rounds)
     return 0
+
+
+def _speed(name: str, arguments: argparse.Namespace) -> tuple[float, float]:
+    """(prefill, decode) in tokens per second, measured in a process of its own."""
+    if name == "llama-bench":
+        return _llama_bench(arguments.llama_bench, arguments.model, arguments.threads)
+    prefill, decode = json.loads(_child(f"speed of {name}", arguments).stdout)
+    return prefill, decode
+
+
+def _child(what: str, arguments: argparse.Namespace) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, __file__, "--model", str(arguments.model), "--child", what]
+    return subprocess.run(
+        [*command, "--threads", str(arguments.threads)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"GEMMA_DEBUG": "1" if what.startswith("memory") else "0"},
+    )
 
 
 def _arguments() -> argparse.Namespace:
@@ -65,7 +78,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--llama-bench", type=Path)
-    parser.add_argument("--memory-of", choices=["gemma-cli", "Llama class"], help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=_CHILDREN, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.model = arguments.model or assemble()
     if not arguments.threads:
@@ -84,10 +97,13 @@ def _engine(model: Path, threads: int, n_ctx: int) -> LlamaEngine:
 
 def _ours(model: Path, threads: int) -> tuple[float, float]:
     """(prefill, decode) in tokens per second, as the engine's own statistics give them."""
-    engine = _engine(model, threads, 1024)
+    engine = _engine(model, threads, PREFILL + 256)
     greedy = Sampling(temperature=0, max_tokens=1)
     _last(engine, "warm", greedy)
     long = _last(engine, "the " * (PREFILL - 1), greedy)
+    engine.close()
+    engine = _engine(model, threads, 256)  # as llama-bench: a context of the test's own size
+    _last(engine, "warm", Sampling(temperature=0, max_tokens=8))
     decode = _last(engine, "Once upon a time", Sampling(temperature=0, max_tokens=DECODE))
     engine.close()
     return long.timings.prompt_tps, decode.timings.decode_tps
@@ -102,14 +118,20 @@ def _last(engine: LlamaEngine, text: str, sampling: Sampling) -> Done:
 def _llama_class(model: Path, threads: int) -> tuple[float, float]:
     from llama_cpp import Llama
 
-    llama = Llama(str(model), n_ctx=1024, n_threads=threads, n_threads_batch=threads, verbose=False)
+    def load(n_ctx: int) -> Llama:
+        return Llama(
+            str(model), n_ctx=n_ctx, n_threads=threads, n_threads_batch=threads, verbose=False
+        )
+
+    llama = load(PREFILL + 256)
     tokens = llama.tokenize(b"the " * (PREFILL - 1))
     llama.eval(llama.tokenize(b"warm"))
     llama.reset()  # type: ignore[no-untyped-call] # llama-cpp-python types it so
     start = time.perf_counter()
     llama.eval(tokens)
     prefill = len(tokens) / (time.perf_counter() - start)
-    llama.reset()  # type: ignore[no-untyped-call] # llama-cpp-python types it so
+    llama.close()
+    llama = load(256)
     times: list[float] = []
     prompt = llama.tokenize(b"Once upon a time")
     for count, _ in enumerate(llama.generate(prompt, temp=0.0, top_k=1, repeat_penalty=1.0), 1):
@@ -147,35 +169,31 @@ def _print_speeds(speeds: dict[str, list[tuple[float, float]]]) -> None:
         print(f"gemma-cli / {name}: prefill {prefill:.2f}, decode {decode:.2f}")
 
 
-def _use_context(contestant: str, model: Path, threads: int) -> None:
-    """Make a context of 32768 tokens and use it once; llama.cpp's log goes to stderr."""
-    if contestant == "gemma-cli":
-        engine = _engine(model, threads, CTX)
-        _last(engine, "the " * 64, Sampling(temperature=0, max_tokens=1))
-        engine.close()
-        return
+def _our_memory(model: Path, threads: int) -> int:
+    """Use a context of 32768 tokens once; the peak. llama.cpp's log goes to stderr."""
+    engine = _engine(model, threads, CTX)
+    _last(engine, "the " * 64, Sampling(temperature=0, max_tokens=1))
+    engine.close()
+    return _peak()
+
+
+def _llama_class_memory(model: Path, threads: int) -> int:
     from llama_cpp import Llama
 
     llama = Llama(str(model), n_ctx=CTX, n_threads=threads, verbose=True)
     llama.eval(llama.tokenize(b"the " * 64))
     llama.close()
+    return _peak()
 
 
-def _print_memory(model: Path, threads: int) -> None:
+def _print_memory(arguments: argparse.Namespace) -> None:
     """KV cache and compute buffers by llama.cpp's own log, and what the process peaked at."""
     print(f"\na context of {CTX} tokens, MiB{'':>4}KV cache   compute     total   process peak")
     for name in ("gemma-cli", "Llama class"):
-        command = [sys.executable, __file__, "--model", str(model), "--threads", str(threads)]
-        process = subprocess.run(
-            [*command, "--memory-of", name],
-            capture_output=True,
-            text=True,
-            check=True,
-            env=os.environ | {"GEMMA_DEBUG": "1"},
-        )
+        process = _child(f"memory of {name}", arguments)
         kv = _sum(r"size = +([\d.]+) MiB \( *\d+ cells", process.stderr)
         compute = _sum(r"compute buffer size = +([\d.]+) MiB", process.stderr)
-        peak = int(process.stdout) / _MIB
+        peak = json.loads(process.stdout) / _MIB
         print(f"{name:32}{kv:8.0f}{compute:10.0f}{kv + compute:10.0f}{peak:15.0f}")
 
 
@@ -219,6 +237,13 @@ def _print_first_token(model: Path, rounds: int) -> None:
         f"(min {min(times[1:]):.2f}, max {max(times[1:]):.2f})"
     )
 
+
+_CHILDREN: dict[str, Callable[[Path, int], Any]] = {
+    "speed of gemma-cli": _ours,
+    "speed of Llama class": _llama_class,
+    "memory of gemma-cli": _our_memory,
+    "memory of Llama class": _llama_class_memory,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

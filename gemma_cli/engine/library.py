@@ -58,7 +58,7 @@ else:
 
 __all__ = ["AbortFlag", "C", "Log"]
 
-_LOG_ERROR, _LOG_CONT = 4, 5  # enum ggml_log_level (ggml.h): 1 debug .. 4 error, 5 continues
+_LOG_DEBUG, _LOG_ERROR, _LOG_CONT = 1, 4, 5  # enum ggml_log_level (ggml.h)
 
 
 def _libc() -> ctypes.CDLL:
@@ -130,7 +130,7 @@ class Log:
 
     def _write(self, level: int, text: bytes, _data: object) -> None:
         line = text.decode("utf-8", "replace")
-        if self._debug:
+        if self._debug and level != _LOG_DEBUG:
             sys.stderr.write(line)
         if level == _LOG_ERROR:
             self._errors.append(line)

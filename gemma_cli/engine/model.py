@@ -12,7 +12,7 @@ from typing import Any
 from gemma_cli.engine.library import AbortFlag, C, Log
 from gemma_cli.engine.tokens import Vocabulary
 from gemma_cli.errors import EngineError, ModelFileError
-from gemma_cli.machine.memory import UBATCH, KVType, Plan
+from gemma_cli.machine.memory import KVType, Plan
 
 _GGML_TYPE: dict[KVType, int] = {
     "f16": C.GGML_TYPE_F16,
@@ -83,7 +83,7 @@ class Context:
         log = _quiet_backend()
         params = C.llama_context_default_params()
         params.n_ctx = plan.n_ctx
-        params.n_batch = params.n_ubatch = min(UBATCH, plan.n_ctx)
+        params.n_batch = params.n_ubatch = min(plan.ubatch, plan.n_ctx)
         params.n_seq_max = 1
         params.n_outputs_max = 1  # the default reserves n_batch rows of 262,144 logits
         params.swa_full = False  # the default keeps window layers at full length

@@ -20,7 +20,9 @@ KVType = Literal["f16", "q8_0", "q4_0"]
 # Bytes of one block and elements in it (ggml-common.h).
 KV_BLOCK: dict[KVType, tuple[int, int]] = {"f16": (2, 1), "q8_0": (34, 32), "q4_0": (18, 32)}
 
-UBATCH = 512
+# Tokens evaluated at once. A CPU gains nothing beyond 256 and pays for the
+# attention mask (n_ctx x ubatch) and for longer window caches; a GPU gains.
+CPU_UBATCH, GPU_UBATCH = 256, 512
 COMFORTABLE_CTX = 32768
 SMALLEST_CTX = 4096
 _MIB = 1 << 20
@@ -65,6 +67,7 @@ class Plan:
     n_layers: int
     gpu_layers: int
     kv_type: KVType
+    ubatch: int
     threads: int
     shares: tuple[Share, ...]
     why: str
@@ -88,14 +91,16 @@ def plan(header: Header, machine: Machine, wishes: Wishes) -> Plan:
     return replace(candidate, why=_why(candidate, machine, wishes))
 
 
-def kv_bytes(header: Header, n_ctx: int, kv_type: KVType, layers: range) -> int:
+def kv_bytes(
+    header: Header, n_ctx: int, kv_type: KVType, layers: range, ubatch: int = CPU_UBATCH
+) -> int:
     """Bytes of the KV cache of some layers for one sequence of n_ctx tokens.
 
     Full-attention layers keep n_ctx cells; window layers min(n_ctx, window +
     ubatch); both padded to 256. The last shared_kv_layers keep none.
     """
     owners = header.n_layers - header.shared_kv_layers
-    window_cells = _pad(min(n_ctx, header.sliding_window + UBATCH))
+    window_cells = _pad(min(n_ctx, header.sliding_window + ubatch))
     size, elements = KV_BLOCK[kv_type]
     total = 0
     for layer in layers:
@@ -108,11 +113,11 @@ def kv_bytes(header: Header, n_ctx: int, kv_type: KVType, layers: range) -> int:
     return total
 
 
-def compute_bytes(header: Header, n_ctx: int) -> int:
+def compute_bytes(header: Header, n_ctx: int, ubatch: int = CPU_UBATCH) -> int:
     """Upper estimate of llama.cpp's compute buffer with flash attention and one output row."""
     heads = header.n_head * header.head_dim_k
-    activations = UBATCH * 4 * (3 * header.n_ff + 4 * header.n_embd + 3 * heads)
-    mask = 2 * n_ctx * UBATCH * 2
+    activations = ubatch * 4 * (3 * header.n_ff + 4 * header.n_embd + 3 * heads)
+    mask = 2 * n_ctx * ubatch * 2
     return activations + mask + 4 * header.n_vocab
 
 
@@ -155,6 +160,7 @@ def _plan_for(header: Header, machine: Machine, wishes: Wishes, n_ctx: int) -> P
         n_layers=header.n_layers,
         gpu_layers=gpu_layers,
         kv_type=wishes.kv_type,
+        ubatch=GPU_UBATCH if gpu_layers else CPU_UBATCH,
         threads=wishes.threads or machine.threads,
         shares=_shares(header, machine, wishes.kv_type, n_ctx, gpu_layers),
         why="",
@@ -184,8 +190,8 @@ def _gpu_share(header: Header, kv_type: KVType, n_ctx: int, count: int) -> int:
     first = header.n_layers + 1 - count
     return (
         _gpu_weights(header, count)
-        + kv_bytes(header, n_ctx, kv_type, range(first, header.n_layers))
-        + compute_bytes(header, n_ctx)
+        + kv_bytes(header, n_ctx, kv_type, range(first, header.n_layers), GPU_UBATCH)
+        + compute_bytes(header, n_ctx, GPU_UBATCH)
     )
 
 
@@ -218,11 +224,12 @@ def _shares(
     tied = not any(tensor.name == "output.weight" for tensor in header.tensors)
     embedding = next((t.bytes for t in header.tensors if t.name == "token_embd.weight"), 0)
     copied = embedding if tied and gpu_layers else 0
-    compute = compute_bytes(header, n_ctx)
+    ubatch = GPU_UBATCH if gpu_layers else CPU_UBATCH
+    compute = compute_bytes(header, n_ctx, ubatch)
     host = Share(
         machine.host,
         weights=header.tensor_bytes - moved + copied,
-        kv=kv_bytes(header, n_ctx, kv_type, range(first)),
+        kv=kv_bytes(header, n_ctx, kv_type, range(first), ubatch),
         compute=compute,
     )
     if not machine.gpus:
@@ -233,7 +240,7 @@ def _shares(
         total=sum(gpu.total for gpu in machine.gpus),
         free=sum(gpu.free for gpu in machine.gpus),
     )
-    kv = kv_bytes(header, n_ctx, kv_type, range(first, header.n_layers))
+    kv = kv_bytes(header, n_ctx, kv_type, range(first, header.n_layers), ubatch)
     return (host, Share(gpus, weights=moved, kv=kv, compute=compute if gpu_layers else 0))
 
 

@@ -1,0 +1,187 @@
+"""The memory plan: pure, so tested with values of real shapes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gemma_cli.errors import DoesNotFitError, UsageError
+from gemma_cli.machine import devices
+from gemma_cli.machine.devices import Device, Machine
+from gemma_cli.machine.memory import Wishes, kv_bytes, plan
+from gemma_cli.models.gguf import Header, Tensor, read_header
+
+GIB = 1 << 30
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def small(demo_gguf: Path) -> Header:
+    """The real header of the 270M."""
+    return read_header(demo_gguf)
+
+
+@pytest.fixture(scope="module")
+def large(small: Header) -> Header:
+    """The shape of Gemma 3 27B (62 layers, 16 KV heads of 128, five windows to one full)."""
+    layer = 250 * MIB
+    tensors = [Tensor("token_embd.weight", "Q4_0", (5376, 262144), GIB, 0)]
+    tensors += [Tensor(f"blk.{i}.ffn_up.weight", "Q4_0", (1,), layer, 0) for i in range(62)]
+    return replace(
+        small,
+        name="Gemma 3 27B",
+        n_layers=62,
+        n_ctx_train=131072,
+        n_embd=5376,
+        n_ff=21504,
+        n_head=32,
+        n_head_kv=(16,) * 62,
+        head_dim_k=128,
+        head_dim_v=128,
+        sliding_window=1024,
+        sliding_pattern=tuple((i + 1) % 6 != 0 for i in range(62)),
+        tensors=tuple(tensors),
+        tensor_bytes=GIB + 62 * layer,
+        file_bytes=GIB + 62 * layer,
+    )
+
+
+def machine(ram: float, *gpus: float) -> Machine:
+    return Machine(
+        host=Device("CPU", "cpu", int(ram * GIB), int(ram * GIB)),
+        gpus=tuple(
+            Device(f"GPU{i}", "gpu", int(g * GIB), int(g * GIB)) for i, g in enumerate(gpus)
+        ),
+        threads=4,
+    )
+
+
+def test_window_layers_keep_window_and_ubatch_only(large: Header) -> None:
+    full = kv_bytes(large, 131072, "f16", range(62))
+    assert full == pytest.approx(10.6 * GIB, rel=0.05)
+    assert kv_bytes(large, 131072, "q8_0", range(62)) / full == pytest.approx(34 / 64)
+    everywhere = replace(large, sliding_window=0)
+    assert kv_bytes(everywhere, 131072, "f16", range(62)) == 62 * GIB
+
+
+def test_without_a_gpu_nothing_is_offloaded(small: Header) -> None:
+    made = plan(small, machine(8), Wishes())
+    assert made.gpu_layers == 0
+    assert made.n_ctx == 32768
+    assert made.threads == 4
+    assert "no GPU" in made.why
+
+
+def test_everything_goes_to_a_gpu_that_holds_it(large: Header) -> None:
+    made = plan(large, machine(64, 48), Wishes())
+    assert made.gpu_layers == 63 == made.n_layers + 1
+    host, gpu = made.shares
+    assert host.kv == 0
+    assert gpu.needed < 47 * GIB
+
+
+def test_else_as_many_layers_as_leave_room(large: Header) -> None:
+    made = plan(large, machine(64, 8), Wishes())
+    assert 0 < made.gpu_layers < 63
+    assert made.shares[1].needed <= 7 * GIB
+    one_more = plan(large, machine(64, 8), Wishes(gpu_layers=made.gpu_layers + 1))
+    assert one_more.shares[1].needed > 7 * GIB
+    two = plan(large, machine(64, 8, 8), Wishes())
+    assert two.gpu_layers > made.gpu_layers
+
+
+def test_the_first_layer_moved_brings_a_copy_of_the_tied_embedding(large: Header) -> None:
+    made = plan(large, machine(64, 48), Wishes(gpu_layers=1))
+    assert made.shares[1].weights == GIB
+    assert made.shares[0].weights == large.tensor_bytes
+
+
+def test_little_memory_means_a_smaller_context_but_never_a_tiny_one(large: Header) -> None:
+    roomy = plan(large, machine(64), Wishes())
+    tight = plan(large, machine(18.5), Wishes())
+    assert 4096 <= tight.n_ctx < roomy.n_ctx == 32768
+    with pytest.raises(DoesNotFitError, match=r"27B needs .* GiB") as raised:
+        plan(large, machine(8), Wishes())
+    assert raised.value.exit_code == 5
+    assert "gemma pull" in (raised.value.hint or "")
+
+
+def test_wishes_decide(large: Header) -> None:
+    made = plan(large, machine(64), Wishes(n_ctx="max", threads=2, kv_type="q8_0"))
+    assert (made.n_ctx, made.threads, made.kv_type) == (131072, 2, "q8_0")
+    assert plan(large, machine(64), Wishes(gpu_layers="all")).gpu_layers == 0
+    with pytest.raises(UsageError, match="131072"):
+        plan(large, machine(64), Wishes(n_ctx=131073))
+    with pytest.raises(UsageError, match="63"):
+        plan(large, machine(64, 48), Wishes(gpu_layers=64))
+
+
+def test_this_machine_is_what_the_system_says() -> None:
+    here = devices.this_machine()
+    assert 0 < here.host.free <= here.host.total
+    assert here.threads >= 1
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus"),
+    [
+        ({}, None),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.5),
+    ],
+)
+def test_the_cgroups_cpu_quota(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], cpus: float | None
+) -> None:
+    lay_out(tmp_path, files)
+    monkeypatch.setattr(devices, "_CGROUP", tmp_path)
+    assert devices._cgroup_cpus() == cpus
+    assert devices.usable_threads() >= 1
+
+
+@pytest.mark.parametrize(
+    ("files", "limit", "used"),
+    [
+        ({"memory.max": "max\n", "memory.current": "5\n"}, None, 0),
+        (
+            {
+                "memory.max": f"{4 * GIB}\n",
+                "memory.current": f"{3 * GIB}\n",
+                "memory.stat": f"anon 1\ninactive_file {GIB}\n",
+            },
+            4 * GIB,
+            2 * GIB,
+        ),
+        (
+            {
+                "memory/memory.limit_in_bytes": f"{GIB}\n",
+                "memory/memory.usage_in_bytes": f"{MIB}\n",
+                "memory/memory.stat": "total_inactive_file 0\n",
+            },
+            GIB,
+            MIB,
+        ),
+    ],
+)
+def test_the_cgroups_memory_limit(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    files: dict[str, str],
+    limit: int | None,
+    used: int,
+) -> None:
+    lay_out(tmp_path, files)
+    monkeypatch.setattr(devices, "_CGROUP", tmp_path)
+    assert devices._cgroup_memory() == (limit, used)
+    if limit is not None:
+        assert devices.available_memory() <= limit - used
+
+
+def lay_out(folder: Path, files: dict[str, str]) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
