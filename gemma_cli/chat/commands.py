@@ -98,7 +98,7 @@ def _help(_session: Session, _argument: str) -> str:
 
 _KEYS = (
     "Enter sends; Alt-Enter, Ctrl-J or a \\ at the end of a line begins a new line.",
-    'Text between """ and """ may have several lines. A paste is never read as a command.',
+    'Text between """ and """ may have several lines. A paste is never a command.',
     "Ctrl-R searches what was typed before. Ctrl-C stops an answer; Ctrl-D leaves.",
 )
 
@@ -122,7 +122,7 @@ def _clear(session: Session, _argument: str) -> str:
 @_command(
     "/system",
     argument="[TEXT]",
-    summary="set the system text; alone: show it; /system none takes it away",
+    summary="set the system text (none: no text); alone: show it",
     choices=("none",),
 )
 def _system(session: Session, argument: str) -> str:
@@ -203,6 +203,6 @@ def _stats(session: Session, _argument: str) -> str:
             f"context window  {done.used:,} of {done.n_ctx:,} tokens",
             f"seed            {done.seed}",
             f"load            {timings.load_s:.2f} s",
-            f"this chat       {session.answers:,} answers, {session.answer_tokens:,} tokens",
+            f"since the start {session.answers:,} answered, {session.answer_tokens:,} tokens",
         )
     )

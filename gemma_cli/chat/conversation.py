@@ -12,7 +12,8 @@ from gemma_cli.engine.protocol import Message, Role
 
 Status = Literal["streaming", "complete", "cancelled", "error"]
 
-_RANDOM_BITS = 22
+# Beside 43 bits of milliseconds, which last until 2248.
+_RANDOM_BITS = 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,14 +57,21 @@ class History:
     """
 
     def __init__(self, path: Path, thorough: bool = False) -> None:
-        opened = _open(path, thorough)
         self.path = path
+        try:
+            self._use(_open(path, thorough))
+        except sqlite3.Error as error:
+            self.close()
+            if thorough or not is_damage(error):
+                raise HistoryError(f"the history cannot be used: {path}: {error}") from error
+            self._use(_open(path, thorough=True))
+
+    def _use(self, opened: Opened) -> None:
+        self._db = opened.connection
         self.writable = opened.writable
         self.notices = opened.notices
-        self._db = opened.connection
         if self.writable:
-            with _reading():
-                self._settle_abandoned()
+            self._settle_abandoned()
 
     def close(self) -> None:
         self._db.close()

@@ -70,8 +70,9 @@ class HistoryJournal:
         """The history, opened if it was not; what opening it did is told. Raises HistoryError."""
         if self._history is None:
             self._history = self._open_history(self._thorough)
-            if self._thorough and self._history.notices:
-                self._conversation_id = None  # a new file was begun
+            self._written = {}
+            if self._history.notices:
+                self._conversation_id = None  # perhaps a new file was begun
             self._thorough = False
             for notice in self._history.notices:
                 self._say(notice)
@@ -134,7 +135,8 @@ class HistoryJournal:
     def _failed(self, error: Exception) -> None:
         # Written again as a whole once it works: what was there may be gone.
         self._written = {}
-        if isinstance(error, sqlite3.Error) and is_damage(error):
+        cause = error.__cause__ if isinstance(error, HistoryError) else error
+        if isinstance(cause, sqlite3.Error) and is_damage(cause):
             self._thorough = True
             self.close()
         reason = error.message if isinstance(error, HistoryError) else str(error)

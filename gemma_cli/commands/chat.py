@@ -57,7 +57,6 @@ def chat(
 
     from gemma_cli.chat.conversation import Conversation
     from gemma_cli.chat.journal import NoJournal
-    from gemma_cli.chat.loop import ChatLoop
     from gemma_cli.chat.session import Session
     from gemma_cli.commands import opening
     from gemma_cli.settings import load_settings
@@ -65,7 +64,7 @@ def chat(
 
     settings = load_settings()
     writer = ChatWriter(plain=plain)
-    with closing(_journal(writer)) as journal:
+    with closing(open_journal(writer)) as journal:
         saved = _saved_chat(journal, resume, resume_last, writer)
         named = options.one_model(model_argument, model)
         chosen = opening.choose_model(named or (saved.summary.model if saved else None), settings)
@@ -102,14 +101,32 @@ def chat(
                 sampling,
                 chosen.installed.sha256,
             )
-            reader = _reader(session, journal, writer, plain=plain, keep=not no_history)
-            if saved and reader.interactive:
-                _show_where_one_left(saved, writer)
-            code = ChatLoop(session, reader, writer).run()
+            code = talk(session, journal, writer, saved, plain=plain, keep=not no_history)
     raise typer.Exit(code)
 
 
-def _journal(writer: ChatWriter) -> HistoryJournal:
+def talk(
+    session: Session,
+    journal: HistoryJournal,
+    writer: ChatWriter,
+    saved: SavedChat | None = None,
+    *,
+    plain: bool = False,
+    keep: bool = True,
+) -> int:
+    """Run a chat at this terminal or over this pipe; its exit code.
+
+    keep: what is typed goes into the journal's history too.
+    """
+    from gemma_cli.chat.loop import ChatLoop
+
+    reader = _reader(session, journal, writer, plain=plain, keep=keep)
+    if saved and reader.interactive:
+        _show_where_one_left(saved, writer)
+    return ChatLoop(session, reader, writer).run()
+
+
+def open_journal(writer: ChatWriter) -> HistoryJournal:
     from gemma_cli.chat.history import History
     from gemma_cli.chat.journal import HistoryJournal
     from gemma_cli.paths import data_dir

@@ -29,6 +29,7 @@ def quiet_keys() -> Iterator[None]:
     quiet = termios.tcgetattr(fd)
     quiet[0] &= ~termios.ICRNL
     quiet[3] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN)
+    quiet[3] |= termios.NOFLSH  # Ctrl-C must not throw away what was typed ahead
     termios.tcsetattr(fd, termios.TCSANOW, quiet)
     try:
         sys.stdout.write(_PASTE_MARKS_ON)

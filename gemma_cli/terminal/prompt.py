@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -73,7 +74,7 @@ class PromptReader:
             completer=_SlashCompleter(complete),
             complete_while_typing=Condition(_is_command) & Condition(lambda: not plain),
             reserve_space_for_menu=6,
-            placeholder=None if plain else [("class:placeholder", "Send a message (/? for help)")],
+            placeholder=None if plain else _placeholder,
             bottom_toolbar=None if plain else self._toolbar,
             input_processors=[_ShownBidi()],
             style=_STYLE if colour else _NO_COLOUR,
@@ -85,12 +86,10 @@ class PromptReader:
 
     def read(self) -> Entry | None:
         self._pasted = False
-        loading = self._gauge().loaded < 1.0
-        self._session.refresh_interval = _LOADING_REFRESH_S if loading else 0
         if self._interrupted:
             return None
         try:
-            text = self._session.prompt()
+            text = self._session.prompt(pre_run=self._show_loading)
         except EOFError:
             return None
         return entered(text, literal=self._pasted)
@@ -118,6 +117,15 @@ class PromptReader:
             if typed.strip():
                 self._remember(typed)  # it can be had again with the arrow keys
             app.exit(exception=EOFError)
+
+    def _show_loading(self) -> None:
+        if not self._plain and self._gauge().loaded < 1.0:
+            get_app().create_background_task(self._refresh_while_loading())
+
+    async def _refresh_while_loading(self) -> None:
+        while self._gauge().loaded < 1.0:
+            await asyncio.sleep(_LOADING_REFRESH_S)
+            get_app().invalidate()
 
     def _toolbar(self) -> FormattedText:
         return FormattedText(toolbar(self._gauge(), get_app().output.get_size().columns))
@@ -164,6 +172,11 @@ class PromptReader:
                 event.app.exit(exception=KeyboardInterrupt, style="class:aborting")
 
         return bindings
+
+
+def _placeholder() -> FormattedText:
+    text = "" if get_app().is_done else "Send a message (/? for help)"
+    return FormattedText([("class:placeholder", text)])
 
 
 def _is_command() -> bool:

@@ -53,6 +53,9 @@ class ChatWriter:
                     view.close()
                 raise
             view.close()
+            if sys.stdout.isatty():
+                sys.stdout.write("\n")  # air before the next prompt
+                sys.stdout.flush()
 
     @contextmanager
     def loading(self, progress: Callable[[], float]) -> Iterator[None]:

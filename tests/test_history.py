@@ -1,0 +1,343 @@
+"""The history on real SQLite files: broken, full, foreign, newer, killed, shared."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from gemma_cli.chat import database
+from gemma_cli.chat.conversation import Conversation, Origin
+from gemma_cli.chat.export import to_json, to_jsonl, to_markdown
+from gemma_cli.chat.history import History
+from gemma_cli.chat.journal import HistoryJournal
+from gemma_cli.chat.liveness import is_running, this_process
+from gemma_cli.errors import HistoryError
+
+Journals = Callable[[], HistoryJournal]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "history.db"
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def journals(path: Path, said: list[str]) -> Iterator[Journals]:
+    opened: list[HistoryJournal] = []
+
+    def journal() -> HistoryJournal:
+        opened.append(HistoryJournal(lambda thorough: History(path, thorough), said.append, "m"))
+        return opened[-1]
+
+    yield journal
+    for one in opened:
+        one.close()
+
+
+def talk(*texts: str) -> Conversation:
+    conversation = Conversation("be brief")
+    for number, text in enumerate(texts):
+        conversation.add("assistant" if number % 2 else "user", text)
+    return conversation
+
+
+def test_a_chat_comes_back_as_it_was(path: Path, journals: Journals) -> None:
+    conversation = talk("Wie heißt\ndu?", "Gemma")
+    origin = Origin("m", "abc", {"seed": 7, "temperature": 0.5}, {"prompt_tokens": 3})
+    question = conversation.path()[0]
+    conversation.go_to(question.id)
+    conversation.add("assistant", "Ich heiße Gemma", "cancelled", origin)
+    journals().save(conversation)
+    with closing(History(path)) as history:
+        (summary,) = history.conversations()
+        assert (summary.id, summary.turns, summary.model) == (1, 1, "m")
+        assert summary.title == "Wie heißt du?"
+        loaded = history.load(history.latest() or 0).conversation
+    assert list(loaded) == list(conversation)
+    assert (loaded.leaf, loaded.system) == (conversation.leaf, "be brief")
+
+
+def test_only_its_owner_can_read_it(path: Path, journals: Journals) -> None:
+    journals().save(talk("secret", "yes"))
+    for file in path.parent.iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_search_ignores_accents_and_sees_changes(path: Path, journals: Journals) -> None:
+    journal = journals()
+    conversation = talk("Où est le café ?")
+    answer = conversation.add("assistant", "Streaming words", "streaming")
+    journal.save(conversation)
+    with closing(History(path)) as history:
+        assert [hit.excerpt for hit in history.search("cafe ou")] == ["Où est le café ?"]
+        assert history.search("streaming") == []
+        conversation.change(answer.id, "Finished words", "complete")
+        journal.save(conversation)
+        assert len(history.search("finish")) == 1
+        conversation.change(answer.id, "Other words", "complete")
+        journal.save(conversation)
+        assert history.search("finished") == []
+        assert history.search('" OR NEAR( *') == []
+        history.remove(1)
+        assert history.search("cafe") == []
+
+
+def test_removing_leaves_nothing_in_the_file(path: Path, journals: Journals) -> None:
+    journal = journals()
+    journal.remember_input("xyzzy-secret")
+    journal.save(talk("xyzzy-secret", "plugh-answer"))
+    with closing(History(path)) as history:
+        history.remove(1)
+        with pytest.raises(HistoryError, match="no chat 1"):
+            history.remove(1)
+        with pytest.raises(HistoryError, match="no chat 1"):
+            history.load(1)
+    journal.close()
+    left = b"".join(file.read_bytes() for file in path.parent.iterdir())
+    assert b"xyzzy" not in left
+    assert b"plugh" not in left
+
+
+def test_inputs_are_the_latest_first_each_once(path: Path, journals: Journals) -> None:
+    journal = journals()
+    for text in ("one", "two", "one", "three\nlines"):
+        journal.remember_input(text)
+    assert journal.inputs() == ["three\nlines", "one", "two"]
+    assert path.exists()
+
+
+@pytest.mark.parametrize("content", [b"no database at all" * 100, b"SQLite format 3\0" + b"x" * 5000])
+def test_a_broken_file_is_moved_aside(
+    path: Path, journals: Journals, said: list[str], content: bytes
+) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    journals().save(talk("hi", "hello"))
+    (aside,) = path.parent.glob("history.db.broken-*")
+    assert aside.read_bytes() == content
+    assert len(said) == 1
+    assert str(aside) in said[0]
+    with closing(History(path)) as history:
+        assert len(history.conversations()) == 1
+
+
+def test_a_database_of_another_program_is_moved_aside(path: Path, said: list[str]) -> None:
+    path.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(path)) as foreign:
+        foreign.execute("CREATE TABLE accounts (id)")
+    with closing(History(path)) as history:
+        assert "kept as" in history.notices[0]
+    (aside,) = path.parent.glob("history.db.broken-*")
+    with closing(sqlite3.connect(aside)) as kept:
+        assert kept.execute("SELECT count(*) FROM accounts").fetchone() == (0,)
+
+
+def test_damage_while_one_talks(path: Path, journals: Journals, said: list[str]) -> None:
+    journal = journals()
+    conversation = talk("hi", "hello " * 2000)
+    journal.save(conversation)
+    journal.close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    raw = bytearray(path.read_bytes())
+    raw[8192:] = b"\xff" * (len(raw) - 8192)
+    path.write_bytes(raw)
+    for text in ("one", "two"):
+        conversation.add("user", text)
+        journal.save(conversation)
+    assert len(said) == 1
+    assert "kept as" in said[0]
+    assert list(path.parent.glob("history.db.broken-*"))
+    with closing(History(path)) as history:
+        (summary,) = history.conversations()
+        assert [turn.text for turn in history.load(summary.id).conversation.path()][-1] == "two"
+
+
+def test_a_full_disk_is_said_once_and_tried_again(
+    path: Path, journals: Journals, said: list[str]
+) -> None:
+    journal = journals()
+    conversation = talk("hi", "hello")
+    journal.save(conversation)
+    connection = journal.history()._db
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    for _ in range(2):
+        conversation.add("user", "x" * 50_000)
+        conversation.add("assistant", "y" * 50_000)
+        journal.save(conversation)
+    assert len(said) == 1
+    assert "full" in said[0]
+    connection.execute("PRAGMA max_page_count = 100000")
+    journal.save(conversation)
+    assert "can be written again" in said[1]
+    with closing(History(path)) as history:
+        assert len(history.load(1).conversation) == 6
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path, said: list[str]) -> None:
+    (tmp_path / "file").write_text("in the way")
+    journal = HistoryJournal(
+        lambda thorough: History(tmp_path / "file" / "history.db", thorough), said.append
+    )
+    conversation = talk("hi", "hello")
+    journal.remember_input("hi")
+    journal.save(conversation)
+    journal.save(conversation)
+    assert journal.inputs() == []
+    assert len(said) == 1
+    assert "cannot be saved" in said[0]
+
+
+def test_a_newer_history_is_only_read(path: Path, journals: Journals, said: list[str]) -> None:
+    journals().save(talk("hi", "hello"))
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 99")
+    said.clear()
+    journal = journals()
+    assert len(journal.history().conversations()) == 1
+    journal.save(talk("new", "chat"))
+    journal.remember_input("new")
+    assert len(said) == 1
+    assert "newer gemma" in said[0]
+    with pytest.raises(HistoryError, match="read only"):
+        journal.history().remove(1)
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT count(*) FROM conversation").fetchone() == (1,)
+
+
+def test_a_migration_keeps_a_backup(path: Path, journals: Journals) -> None:
+    journals().save(talk("hi", "hello"))
+    more = (*database.MIGRATIONS, ("ALTER TABLE conversation ADD COLUMN pinned INTEGER",))
+    opened = database.open_database(path, more)
+    with closing(opened.connection) as db:
+        assert db.execute("SELECT pinned FROM conversation").fetchall() == [(None,)]
+    backup = path.with_name("history.db.backup-v1")
+    assert str(backup) in opened.notices[0]
+    assert stat.S_IMODE(backup.stat().st_mode) == 0o600
+    with closing(sqlite3.connect(backup)) as db:
+        assert db.execute("SELECT title FROM conversation").fetchall() == [("hi",)]
+
+
+def test_a_migration_that_fails_changes_nothing(path: Path, journals: Journals) -> None:
+    journals().save(talk("hi", "hello"))
+    bad = (*database.MIGRATIONS, ("CREATE TABLE extra (id)", "no statement"))
+    with pytest.raises(sqlite3.OperationalError):
+        database.open_database(path, bad)
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        assert not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'extra'").fetchall()
+
+
+def test_an_answer_of_a_living_program_is_left_alone(path: Path, journals: Journals) -> None:
+    conversation = talk("hi")
+    conversation.add("assistant", "half of", "streaming")
+    journals().save(conversation)
+    with closing(History(path)) as history:
+        assert history.load(1).conversation.path()[-1].status == "streaming"
+
+
+def test_liveness() -> None:
+    assert is_running(this_process())
+    host, pid, start = this_process().split("|")
+    assert not is_running(f"{host}|{pid}|{start}0")
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert not is_running(f"{host}|{ended.pid}|{start}")
+    assert is_running(f"elsewhere|{pid}|{start}")
+    assert not is_running("")
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+from gemma_cli.chat.conversation import Conversation
+from gemma_cli.chat.history import History
+from gemma_cli.chat.journal import HistoryJournal
+journal = HistoryJournal(lambda t: History(Path(sys.argv[1]), t), lambda text: sys.exit(text), "m")
+conversation = Conversation()
+number = 0
+while True:
+    conversation.add("user", f"question {number}")
+    journal.save(conversation)
+    turn = conversation.add("assistant", "", "streaming")
+    for part in range(1, 4):
+        conversation.change(turn.id, f"answer {number} " * part, "streaming")
+        journal.save(conversation)
+    conversation.change(turn.id, f"answer {number} whole", "complete")
+    journal.save(conversation)
+    print(number, flush=True)
+    number += 1
+"""
+
+
+def test_kill_9_loses_no_finished_turn(path: Path) -> None:
+    rng = random.Random(5)
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    for chat in range(1, 9):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", _WRITER, str(path)], stdout=subprocess.PIPE, text=True, env=env
+        )
+        assert writer.stdout is not None
+        with writer.stdout as lines:
+            finished = int(lines.readline())
+            time.sleep(rng.random() * 0.1)
+            writer.kill()
+            writer.wait()
+            finished = max([finished, *map(int, lines.read().split())])
+        with closing(History(path)) as history:
+            assert history.notices == ()
+            turns = history.load(chat).conversation.path()
+            assert history._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        answers = [turn for turn in turns if turn.role == "assistant"]
+        assert len(answers) >= finished + 1
+        for number in range(finished + 1):
+            assert answers[number].text == f"answer {number} whole"
+            assert answers[number].status == "complete"
+        assert all(turn.status in ("complete", "cancelled") for turn in turns)
+
+
+def test_two_chats_at_once(path: Path) -> None:
+    script = _WRITER.replace("while True:", "while number < 20:")
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    writers = [
+        subprocess.Popen([sys.executable, "-c", script, str(path)], env=env, stdout=subprocess.DEVNULL)
+        for _ in range(3)
+    ]
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    with closing(History(path)) as history:
+        assert [chat.turns for chat in history.conversations()] == [20, 20, 20]
+        assert not list(path.parent.glob("*broken*"))
+
+
+def test_exports(path: Path, journals: Journals) -> None:
+    conversation = talk("hi", "hello")
+    conversation.go_to(conversation.path()[0].id)
+    conversation.add("assistant", "other", "cancelled")
+    journals().save(conversation)
+    with closing(History(path)) as history:
+        chat = history.load(1)
+    assert to_markdown(chat) == (
+        "# hi\n\n## System\n\nbe brief\n\n## You\n\nhi\n\n## Gemma (cancelled)\n\nother\n"
+    )
+    assert to_jsonl(chat).count("\n") == 1
+    assert '"content": "other"' in to_jsonl(chat)
+    tree = to_json(chat)
+    assert '"text": "hello"' in tree
+    assert '"leaf": 3' in tree

@@ -1,0 +1,291 @@
+"""The loop with a scripted reader and a recording writer; the engine is tests/fake_engine.py."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from gemma_cli.chat import commands
+from gemma_cli.chat.conversation import Conversation
+from gemma_cli.chat.history import History
+from gemma_cli.chat.journal import HistoryJournal, NoJournal
+from gemma_cli.chat.loop import ChatLoop
+from gemma_cli.chat.session import Session
+from gemma_cli.engine.protocol import Message, Sampling
+from gemma_cli.errors import EngineError, ExitCode, ModelFileError
+from gemma_cli.terminal.lines import Entry
+from tests.fake_engine import FakeEngine
+
+
+@dataclass
+class Script:
+    """A reader: texts and entries are turns, an exception is raised."""
+
+    turns: list[str | Entry | BaseException]
+    interactive: bool = True
+    agrees: bool = False
+    asked: list[str] = field(default_factory=list)
+
+    def read(self) -> Entry | None:
+        if not self.turns:
+            return None
+        turn = self.turns.pop(0)
+        if isinstance(turn, BaseException):
+            raise turn
+        return Entry(turn) if isinstance(turn, str) else turn
+
+    def confirm(self, question: str) -> bool:
+        self.asked.append(question)
+        return self.agrees
+
+    def interrupt(self) -> None:
+        self.turns.clear()
+
+
+@dataclass
+class Record:
+    """A writer. on_piece: called with each piece, to act in mid-answer."""
+
+    answers: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    errors: list[tuple[str, str | None]] = field(default_factory=list)
+    on_piece: Callable[[str], object] = lambda _piece: None
+
+    @contextmanager
+    def answer(self) -> Iterator[Callable[[str], None]]:
+        self.answers.append("")
+
+        def show(piece: str) -> None:
+            self.answers[-1] += piece
+            self.on_piece(piece)
+
+        yield show
+
+    @contextmanager
+    def loading(self, progress: Callable[[], float]) -> Iterator[None]:
+        progress()
+        yield
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def error(self, message: str, hint: str | None) -> None:
+        self.errors.append((message, hint))
+
+
+def run(
+    engine: FakeEngine, *turns: str | Entry | BaseException, writer: Record | None = None, **how: bool
+) -> tuple[int, Record, Session]:
+    writer = writer or Record()
+    session = Session(engine, "fake:1b", Conversation(), NoJournal(), Sampling())
+    code = ChatLoop(session, Script(list(turns), **how), writer).run()
+    return code, writer, session
+
+
+def test_a_talk() -> None:
+    engine = FakeEngine(["Hello there", "Fine"])
+    code, writer, session = run(engine, "Hi", "   ", "How are you?")
+    assert code == 0
+    assert writer.answers == ["Hello there", "Fine"]
+    assert engine.asked[1] == (
+        Message("user", "Hi"),
+        Message("assistant", "Hello there"),
+        Message("user", "How are you?"),
+    )
+    origin = session.conversation.path()[-1].origin
+    assert origin is not None
+    assert origin.params["seed"] == 7
+    assert origin.counts["completion_tokens"] == 1
+
+
+def test_ctrl_c_keeps_what_was_said() -> None:
+    def press(_piece: str) -> None:
+        if _piece == " two":
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)  # a second one does no harm
+
+    engine = FakeEngine(["one two three four"])
+    code, writer, session = run(engine, "count", "go on", writer=Record(on_piece=press))
+    assert code == 0
+    turns = session.conversation.path()
+    assert (turns[1].text, turns[1].status) == ("one two", "cancelled")
+    assert "Stopped" in writer.said[0]
+    assert engine.asked[1][1] == Message("assistant", "one two")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_while_the_model_loads() -> None:
+    engine = FakeEngine(["late"], load_s=0.5)
+    threading.Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()
+    code, writer, session = run(engine, "hurry", "again")
+    assert code == 0
+    assert "Stopped before the answer began" in writer.said[0]
+    assert engine.asked == [(Message("user", "again"),)]
+    assert [turn.text for turn in session.conversation][:2] == ["hurry", "again"]
+
+
+def test_ctrl_c_at_the_prompt_tells_how_to_leave() -> None:
+    code, writer, _ = run(FakeEngine(), KeyboardInterrupt(), "hi")
+    assert code == 0
+    assert "Ctrl-D" in writer.said[0]
+    assert writer.answers == ["You said: hi"]
+    assert run(FakeEngine(), KeyboardInterrupt(), interactive=False)[0] == ExitCode.CANCELLED
+
+
+def test_ctrl_c_in_a_script_ends_it() -> None:
+    writer = Record(on_piece=lambda _: signal.raise_signal(signal.SIGINT))
+    code, writer, session = run(FakeEngine(["a b c"]), "x", "y", writer=writer, interactive=False)
+    assert code == ExitCode.CANCELLED
+    assert [turn.text for turn in session.conversation] == ["x", "a"]
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_told_to_end_it_saves_first(tmp_path: Path, name: str, code: int) -> None:
+    path = tmp_path / "history.db"
+    with closing(HistoryJournal(lambda t: History(path, t), pytest.fail, "m")) as journal:
+        writer = Record(on_piece=lambda _: signal.raise_signal(getattr(signal, name)))
+        session = Session(FakeEngine(["a b c"]), "m", Conversation(), journal, Sampling())
+        assert ChatLoop(session, Script(["x", "y"]), writer).run() == code
+    with closing(History(path)) as history:
+        turns = history.load(1).conversation.path()
+    assert [(turn.text, turn.status) for turn in turns] == [("x", "complete"), ("a", "cancelled")]
+
+
+def test_a_model_that_does_not_load_ends_the_chat() -> None:
+    failure = ModelFileError("it is cut", "gemma pull again")
+    for how in ({"interactive": True}, {"interactive": False}):
+        code, writer, session = run(FakeEngine(failure=failure), "hi", **how)
+        assert code == 1
+        assert writer.errors == [("it is cut", "gemma pull again")]
+        assert len(session.conversation) <= 1
+
+
+def test_a_failed_answer_does_not_end_the_chat() -> None:
+    engine = FakeEngine([["half ", EngineError("out of memory")], "whole"])
+    code, writer, session = run(engine, "one", "two")
+    assert code == 0
+    assert writer.errors == [("out of memory", None)]
+    assert writer.answers == ["half ", "whole"]
+    assert session.conversation.path()[1].status == "error"
+    assert run(FakeEngine([[EngineError("no")]]), "one", interactive=False)[0] == 1
+
+
+def test_a_bug_keeps_its_traceback_and_what_was_said() -> None:
+    def break_down(_piece: str) -> None:
+        raise ZeroDivisionError
+
+    writer = Record(on_piece=break_down)
+    session = Session(FakeEngine(["a b"]), "m", Conversation(), NoJournal(), Sampling())
+    with pytest.raises(ZeroDivisionError):
+        ChatLoop(session, Script(["x"]), writer).run()
+    assert session.conversation.path()[-1].text == "a"
+
+
+def test_what_leaves_the_window_is_told_when_it_leaves() -> None:
+    engine = FakeEngine(n_ctx=40)
+    turns = [f"question number {n} has these words in it" for n in range(4)]
+    code, writer, session = run(engine, *turns)
+    assert code == 0
+    assert len(writer.answers) == 4
+    told = [text for text in writer.said if "left it" in text]
+    assert 'turn 1 left it ("question number 0 has these words in it")' in told[0]
+    assert len(told) == len(set(told))
+    assert len(session.conversation.path()) == 8
+    assert engine.asked[-1][0].text != turns[0]
+
+
+def test_a_message_too_long_for_the_window() -> None:
+    engine = FakeEngine(n_ctx=20)
+    code, writer, session = run(engine, "word " * 50, "short")
+    assert code == 0
+    assert "51 tokens" in writer.errors[0][0]
+    assert engine.asked == [(Message("user", "short"),)]
+    assert len(session.conversation) == 3  # the long one is kept, on a branch of its own
+    code, *_ = run(FakeEngine(n_ctx=20), "word " * 50, interactive=False)
+    assert code == ExitCode.CONTEXT
+
+
+def test_an_answer_that_is_cut_says_so() -> None:
+    _, writer, _ = run(FakeEngine(["a b c d"]), "/set max_tokens 2", "x")
+    assert writer.answers == ["a b"]
+    assert writer.said[-1] == "The answer was cut at max_tokens 2."
+
+
+def test_a_message_like_a_command_asks_first() -> None:
+    code, writer, session = run(FakeEngine(), "/clearly a message", "/hlep")
+    assert code == 0
+    assert writer.answers == []
+    assert len(session.conversation) == 0
+    assert any("Did you mean /help?" in text for text in writer.said)
+    assert run(FakeEngine(), "/usr/bin/env is", agrees=True)[1].answers == [
+        "You said: /usr/bin/env is"
+    ]
+    assert run(FakeEngine(), Entry("/exit\nlines", literal=True))[1].answers == [
+        "You said: /exit\nlines"
+    ]
+    assert run(FakeEngine(), "/foo", interactive=False)[0] == ExitCode.USAGE
+
+
+def test_commands_change_what_follows() -> None:
+    engine = FakeEngine()
+    code, writer, session = run(
+        engine, "/system Speak like a pirate", "/set temperature 0", "/set seed 3", "hi", "/set",
+        "/system", "/clear", "/system none", "again", "/stats", "/quit", "never read",
+    )  # fmt: skip
+    assert code == 0
+    assert engine.asked == [
+        (Message("system", "Speak like a pirate"), Message("user", "hi")),
+        (Message("user", "again"),),
+    ]
+    assert (engine.samplings[0].temperature, engine.samplings[0].seed) == (0.0, 3)
+    assert any("temperature     0.0" in text for text in writer.said)
+    assert any("Speak like a pirate" in text for text in writer.said)
+    assert any("was not saved" in text for text in writer.said)
+    assert "since the start 2 answered" in writer.said[-1]
+    assert session.answers == 2
+
+
+@pytest.mark.parametrize(
+    "typed", ["/set temperature hot", "/set top_p 2", "/set seed -1", "/set nothing 1", "/set seed x"]
+)
+def test_a_wrong_setting_changes_nothing(typed: str) -> None:
+    code, writer, session = run(FakeEngine(), typed)
+    assert code == 0
+    assert len(writer.errors) == 1
+    assert session.sampling == Sampling()
+
+
+def test_a_command_with_a_bug_does_not_end_the_chat(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_session: Session, _argument: str) -> str:
+        raise ZeroDivisionError
+
+    command = commands.Command(("/broken",), "", "", (), broken)
+    monkeypatch.setitem(commands._REGISTRY, "/broken", command)
+    code, writer, _ = run(FakeEngine(), "/broken", "hi")
+    assert code == 0
+    assert "ZeroDivisionError" in (writer.errors[0][1] or "")
+    assert writer.answers == ["You said: hi"]
+
+
+def test_help_and_completion_know_every_command() -> None:
+    _, writer, _ = run(FakeEngine(), "/help")
+    for command in commands.commands():
+        assert all(name in writer.said[0] for name in command.names)
+        assert command.summary in writer.said[0]
+    assert max(len(line) for line in writer.said[0].split("\n")) < 80
+    assert [name for name, _ in commands.completions("/s")] == ["/system", "/set", "/stats"]
+    assert [name for name, _ in commands.completions("/set te")] == ["temperature"]
+    assert list(commands.completions("hello /s")) == []
+    assert commands.find("/HELP") is not None
+    assert commands.find("/hel") is None
+
+
+def test_warnings_of_the_engine_are_said_once() -> None:
+    _, writer, _ = run(FakeEngine(warnings=("the GPU is not used",)), "a", "b")
+    assert writer.said.count("the GPU is not used") == 1
