@@ -117,6 +117,14 @@ class LoopbackHub:
                 return script.pop(0)
             return self.hub_always if host == "hub" else self.content_always
 
+    def content_goes_away(self) -> None:
+        """Nobody listens at the content host's port any more; running answers go on."""
+        self._content.shutdown()
+        self._content.server_close()
+
+    def content_comes_back(self) -> None:
+        self._content = _Server(self, "content", self._content.server_port)
+
     def close(self) -> None:
         for server in (self._hub, self._content):
             server.shutdown()
@@ -136,8 +144,8 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, hub: LoopbackHub, host: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, hub: LoopbackHub, host: str, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.hub = hub
         self.host = host
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()

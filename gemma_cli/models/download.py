@@ -12,7 +12,8 @@ import os
 import queue
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,8 +32,11 @@ from gemma_cli.models.hubcache import cache_root, repo_folder
 from gemma_cli.models.listing import RemoteFile
 from gemma_cli.models.locks import file_lock
 from gemma_cli.models.patience import Patience, TransientError
+from gemma_cli.models.ranges import Tempo, several_ranges
 
 _TRIES = 8
+# A line that is away for a minute is no reason to stop.
+_UNREACHABLE_S = 90.0
 # What else may be written while a download runs.
 _DISK_MARGIN = 64 << 20
 
@@ -136,26 +140,42 @@ def _receive(remote: RemoteFile, blob: Path, report: Report) -> None:
 
 def _fill(part: _Part, remote: RemoteFile, report: Report) -> None:
     """Append until the file is complete, through whatever the line does."""
-    patience = Patience(remote.file, report, _TRIES)
+    patience = Patience(remote.file, report, _TRIES, _UNREACHABLE_S)
+    tempo = Tempo()
     furthest = part.length
     while part.length < remote.size:
         try:
-            with open_content(remote, part.length) as (start, blocks):
-                if start != part.length:
-                    part.restart()
-                for block in blocks:
-                    part.append(block)
+            with closing(_arriving(part, remote, tempo)) as lengths:
+                for length in lengths:
                     report(Progress(remote.file, part.length, remote.size))
                     if part.length > furthest:
                         furthest = part.length
                         patience.progressed()
-                    if part.length == remote.size:
-                        return
-            raise TransientError("the connection closed early")
+                    if tempo.should_change(length, remote.size - part.length):
+                        break
         except TransientError as trouble:
+            tempo.failed()
             if not patience.wait(trouble):
                 raise _gave_up(part, remote, trouble) from trouble
             remote = _with_fresh_link(remote, trouble)
+
+
+def _arriving(part: _Part, remote: RemoteFile, tempo: Tempo) -> Generator[int]:
+    """Append what one connection, or several, deliver; yields the length of each block."""
+    tempo.begin()
+    if tempo.several:
+        # Closed at once when the loop around it ends early, not when it is collected.
+        with closing(several_ranges(remote, part.length)) as pieces:
+            yield from map(part.append, pieces)
+        return
+    with open_content(remote, part.length) as (start, blocks):
+        if start != part.length:
+            part.restart()
+        for block in blocks:
+            yield part.append(block)
+            if part.length == remote.size:
+                return
+    raise TransientError("the connection closed early")
 
 
 def _with_fresh_link(remote: RemoteFile, trouble: TransientError) -> RemoteFile:
@@ -202,14 +222,15 @@ class _Part:
                 done += len(block)
                 report(Checking(self._remote.file, done, self.length))
 
-    def append(self, block: bytes) -> None:
-        """Bytes beyond the file's published size are dropped."""
+    def append(self, block: bytes) -> int:
+        """How much was taken: bytes beyond the file's published size are dropped."""
         block = block[: self._remote.size - self.length]
         view = memoryview(block)
         while view:
             view = view[self._file.write(view) :]
         self._hasher.update(block)
         self.length += len(block)
+        return len(block)
 
     def restart(self) -> None:
         self._file.truncate(0)

@@ -39,6 +39,9 @@ from gemma_cli.models.refusals import refusal, retry_after
 
 _T = TypeVar("_T")
 _CONNECT_S = 5.0
+_TRIES = 5
+# Nobody is there: that is said within 15 seconds, the last connect included.
+_UNREACHABLE_S = 3.0
 _MOST_REDIRECTS = 5
 _LISTING_LIMIT = 32 << 20
 _HASH = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
@@ -81,7 +84,7 @@ def _patiently(attempt: Callable[[], _T], asked: Asked, report: Report) -> _T:
             f"offline mode is on, and {asked} is not on this machine",
             "unset HF_HUB_OFFLINE to download it",
         )
-    patience = Patience(str(asked), report, tries=5)
+    patience = Patience(str(asked), report, _TRIES, _UNREACHABLE_S)
     while True:
         try:
             return attempt()
@@ -129,8 +132,10 @@ def _head(asked: Asked, revision: str | None = None) -> RemoteFile:
 
 
 @contextmanager
-def open_content(remote: RemoteFile, start: int) -> Iterator[tuple[int, Iterator[bytes]]]:
-    """The file's bytes from `start` on: (where they really start, blocks).
+def open_content(
+    remote: RemoteFile, start: int, end: int | None = None
+) -> Iterator[tuple[int, Iterator[bytes]]]:
+    """The file's bytes from `start` to `end` (its end): (where they really start, blocks).
 
     A server that ignores ranges starts at 0. TransientError for every failure
     that another try, or a fresh link, may pass.
@@ -138,8 +143,8 @@ def open_content(remote: RemoteFile, start: int) -> Iterator[tuple[int, Iterator
     at_hub = _origin(remote.location) == _origin(endpoint())
     # The token is for the Hub only, never for the host that serves the content.
     headers = _hub_headers() if at_hub else {"user-agent": _user_agent()}
-    if start:
-        headers["Range"] = f"bytes={start}-"
+    if start or end is not None:
+        headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
     timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
     with _send("GET", remote.location, headers, timeout, follow=True) as response:
         _check_content(response, remote, start)

@@ -6,7 +6,6 @@ import time
 
 from gemma_cli.models.events import Report, Waiting
 
-_CONNECT_S = 6.0
 _LONGEST_WAIT_S = 600.0
 
 
@@ -32,25 +31,30 @@ class TransientError(Exception):
 
 
 class Patience:
-    """How often and how long to try again. Progress starts the count anew."""
+    """How often and how long to try again. Progress starts the count anew.
 
-    def __init__(self, file: str, report: Report, tries: int) -> None:
+    unreachable_s: give up that long after the first failure if nobody is there.
+    """
+
+    def __init__(self, file: str, report: Report, tries: int, unreachable_s: float) -> None:
         self._file = file
         self._report = report
         self._tries = tries
+        self._unreachable_s = unreachable_s
         self._failures = 0
-        self._start = time.monotonic()
+        self._since = time.monotonic()
 
     def progressed(self) -> None:
         self._failures = 0
+        self._since = time.monotonic()
 
     def wait(self, trouble: TransientError) -> bool:
         """Sleep before the next try; False when it is time to give up."""
         self._failures += 1
-        elapsed = time.monotonic() - self._start
-        # Nobody is there: say so within 15 seconds, not after all the tries.
-        hopeless = trouble.unreachable and (elapsed > _CONNECT_S or self._failures >= 4)
-        if self._failures >= self._tries or hopeless:
+        elapsed = time.monotonic() - self._since
+        if self._failures >= self._tries:
+            return False
+        if trouble.unreachable and elapsed > self._unreachable_s:
             return False
         seconds = min(0.5 * 2 ** (self._failures - 1), 30.0)
         if trouble.retry_after is not None:
