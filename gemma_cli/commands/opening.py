@@ -35,8 +35,8 @@ class ChosenModel:
 def choose_model(name: str | None, settings: Settings) -> ChosenModel:
     """The model to use: named, or set, or last used, or the only one here.
 
-    Raises ModelNotFoundError with the commands to type. On a terminal with
-    nothing installed the caller may offer a download instead.
+    With none here, a person at a terminal is offered one; else ModelNotFoundError
+    names the commands to type.
     """
     from gemma_cli.engine.protocol import Sampling
     from gemma_cli.models.catalog import load_catalog, parse_name
@@ -71,21 +71,22 @@ def _default_name(settings: Settings) -> str:
         return named
     here = installed()
     if len(here) == 1:
-        return _full_name(here[0])
+        return here[0].ref
     if here:
-        names = ", ".join(_full_name(model) for model in here[:6])
+        names = ", ".join(model.ref for model in here[:6])
         raise ModelNotFoundError(
             f"several models are here, and none is named: {names}",
-            f"name one: -m {_full_name(here[0])}; or set it once: export GEMMA_MODEL=NAME",
+            f"name one: -m {here[0].ref}; or set it once: export GEMMA_MODEL=NAME",
         )
+    from gemma_cli.commands.offering import offer_download
+
+    downloaded = offer_download()
+    if downloaded:
+        return downloaded
     raise ModelNotFoundError(
         "no model is installed yet",
         "download one: gemma pull gemma3:4b    (all of them: gemma list --available)",
     )
-
-
-def _full_name(model: InstalledModel) -> str:
-    return model.name
 
 
 def plan_for(header: Header, wishes: Wishes) -> Plan:
@@ -111,8 +112,7 @@ def base_model_notice(chosen: ChosenModel) -> str | None:
         return None
     return (
         f"{chosen.installed.name} is a base model: it continues texts and was never taught to "
-        "converse. It is shown a short example conversation; expect little. "
-        "(--raw continues your text as it is.)"
+        "converse. It is shown a short example conversation; expect little."
     )
 
 

@@ -88,7 +88,7 @@ def run(
         return
     notice = None if raw else opening.base_model_notice(chosen)
     if notice:
-        print(f"gemma: {notice}", file=sys.stderr)
+        print(f"gemma: {notice} --raw continues your text as it is.", file=sys.stderr)
     engine = opening.start_engine(chosen, wishes)
     try:
         answering = Answering(engine, as_json=as_json, stats=stats)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gemma_cli.machine.ggml import open_library
+from gemma_cli.models.ggml import open_library
 
 Kind = Literal["cpu", "gpu", "igpu"]
 

@@ -39,6 +39,10 @@ _SCALARS: dict[int, tuple[str, Any]] = {
 _ELEMENTS: dict[int, Any] = {kind: c for kind, (_, c) in _SCALARS.items()} | {BOOL: ctypes.c_int8}
 
 _MAX_DIMS = 4
+_REINSTALL = (
+    "reinstall it: pip install --force-reinstall --no-cache-dir llama-cpp-python"
+    " (or correct LLAMA_CPP_LIB_PATH)"
+)
 _LogCallback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 
 
@@ -59,38 +63,34 @@ def library_dir() -> Path:
     return Path(spec.origin).parent / "lib"
 
 
-def _library_file(folder: Path) -> Path:
-    """libggml-base under the name that libllama asks for.
+@cache
+def open_library(name: str) -> ctypes.CDLL:
+    """Open "ggml" or "ggml-base" under the name that libllama asks for.
 
-    The wheel holds copies, not links: opening libggml-base.so after libllama
-    mapped libggml-base.so.0 would map the same code twice.
+    The wheel holds copies, not links: opening libggml.so after libllama mapped
+    libggml.so.0 would map the same code twice, with a device registry of its own.
     """
+    folder = library_dir()
     if sys.platform == "win32":
-        names = ["ggml-base.dll", "libggml-base.dll"]
+        os.add_dll_directory(str(folder))
+        names = [f"{name}.dll", f"lib{name}.dll"]
     else:
-        pattern = re.compile(r"libggml-base\.(so\.\d+|\d+\.dylib)")
-        versioned = sorted(p.name for p in folder.glob("libggml-base.*"))
-        names = [name for name in versioned if pattern.fullmatch(name)]
-        names += ["libggml-base.so", "libggml-base.dylib"]
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise EngineError(
-        f"llama.cpp's libggml-base is not in {folder}",
-        "reinstall it: pip install --force-reinstall llama-cpp-python"
-        " (or correct LLAMA_CPP_LIB_PATH)",
-    )
+        soname = re.compile(rf"lib{name}\.(so\.\d+|\d+\.dylib)")
+        versioned = sorted(path.name for path in folder.glob(f"lib{name}.*"))
+        names = [file for file in versioned if soname.fullmatch(file)]
+        names += [f"lib{name}.so", f"lib{name}.dylib"]
+    for file in names:
+        if (folder / file).is_file():
+            try:
+                return ctypes.CDLL(str(folder / file))
+            except OSError as error:
+                raise EngineError(f"cannot load {folder / file}: {error}", _REINSTALL) from error
+    raise EngineError(f"llama.cpp's lib{name} is not in {folder}", _REINSTALL)
 
 
 @cache
 def _library() -> ctypes.CDLL:
-    path = _library_file(library_dir())
-    if sys.platform == "win32":
-        os.add_dll_directory(str(path.parent))
-    try:
-        library = ctypes.CDLL(str(path))
-    except OSError as error:
-        raise EngineError(f"cannot load {path}: {error}") from error
+    library = open_library("ggml-base")
     pointer, text, index = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "gguf_init_from_file": (pointer, [text, _InitParams]),

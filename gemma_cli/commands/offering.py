@@ -1,0 +1,56 @@
+"""Nothing is installed and a person is there: offer the best Gemma for this machine."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from gemma_cli.models.choice import Choice
+    from gemma_cli.models.entries import CatalogModel
+
+# The newest family whose answers need no further parsing.
+_FAMILY = "gemma3"
+
+
+def offer_download() -> str | None:
+    """Ask, and pull on a yes: the model's name. None: nobody to ask, or a no."""
+    if not all(stream and stream.isatty() for stream in (sys.stdin, sys.stderr)):
+        return None
+    from gemma_cli.commands.pull import pull
+    from gemma_cli.machine.devices import this_machine
+    from gemma_cli.terminal.tables import size
+
+    machine = this_machine()
+    # On a CPU a model that fills the memory also answers at a walking pace.
+    room = sum(gpu.free for gpu in machine.gpus) or machine.host.free // 2
+    found = best_model(room)
+    if found is None:
+        return None
+    model, choice = found
+    name = f"{model.id}:{choice.file.quant.lower()}"
+    typer.echo(
+        f"No model is installed yet. The best {model.title.rpartition(' ')[0]} for this machine is "
+        f"{name} ({size(choice.file.planning_size, about=choice.file.size is None)}).",
+        err=True,
+    )
+    if not typer.confirm("Download it now?", default=True, err=True):
+        return None
+    pull([name])
+    return name
+
+
+def best_model(room: int) -> tuple[CatalogModel, Choice] | None:
+    """The largest chat model of the family that fits in `room` bytes, in its best quantization."""
+    from gemma_cli.models.choice import best_file
+    from gemma_cli.models.entries import load_catalog
+
+    fitting = [
+        (model, choice)
+        for model in load_catalog().models
+        if model.family == _FAMILY and not model.base
+        if (choice := best_file(model, room)).fits
+    ]
+    return max(fitting, key=lambda found: found[1].needed, default=None)
