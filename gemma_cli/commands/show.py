@@ -64,6 +64,7 @@ def _facts(
         "quant": header.quant if header else None,
         "path": str(best.path) if best else None,
         "file_bytes": header.file_bytes if header else None,
+        "plan": _plan(header) if header else None,
         "architecture": shape.architecture,
         "context": shape.n_ctx_train,
         "layers": shape.n_layers,
@@ -77,6 +78,22 @@ def _facts(
         "vocabulary": shape.n_vocab,
     }
     return facts
+
+
+def _plan(header: Header) -> str:
+    """How it would be loaded here now, or why it cannot be."""
+    from gemma_cli.errors import GemmaError
+    from gemma_cli.machine.devices import this_machine
+    from gemma_cli.machine.memory import Wishes, plan
+
+    try:
+        chosen = plan(header, this_machine(), Wishes())
+    except GemmaError as error:
+        return error.message
+    return (
+        f"context {chosen.n_ctx:,}, {chosen.gpu_layers} of {chosen.n_layers + 1} layers on a GPU,"
+        f" {chosen.threads} threads"
+    )
 
 
 def _sampling(entry: CatalogModel) -> dict[str, float]:
@@ -132,8 +149,9 @@ def _print(
     if entry:
         typer.echo("")
         typer.echo(_quantizations(entry, here))
+    typer.echo("")
     for model in here:
-        typer.echo(clean_line(f"\nhere: {model.path}" if not entry else f"here: {model.path}"))
+        typer.echo(clean_line(f"here: {model.path}"))
     if header is None:
         typer.echo(f"Not here yet: gemma pull {facts['name']}", err=True)
     elif header.chat_template:
@@ -165,6 +183,7 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         if facts.get("base")
         else None,
         ("file", f"{facts['quant']}, {size(facts['file_bytes'])}") if facts["quant"] else None,
+        ("plan", facts["plan"]) if facts["plan"] else None,
         ("licence", f"{facts['license'] or '?'}   {facts.get('license_url', '')}".rstrip()),
     ]
     if "sampling" in facts:

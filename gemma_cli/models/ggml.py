@@ -96,9 +96,7 @@ def _library() -> ctypes.CDLL:
         "gguf_init_from_file": (pointer, [text, _InitParams]),
         "gguf_free": (None, [pointer]),
         "gguf_get_data_offset": (ctypes.c_size_t, [pointer]),
-        "gguf_get_n_kv": (index, [pointer]),
         "gguf_find_key": (index, [pointer, text]),
-        "gguf_get_key": (text, [pointer, index]),
         "gguf_get_kv_type": (ctypes.c_int, [pointer, index]),
         "gguf_get_arr_type": (ctypes.c_int, [pointer, index]),
         "gguf_get_arr_n": (ctypes.c_size_t, [pointer, index]),
@@ -145,11 +143,6 @@ class Reader:
     def __init__(self, library: ctypes.CDLL, context: int) -> None:
         self._library = library
         self._context = context
-
-    def keys(self) -> list[str]:
-        count = self._library.gguf_get_n_kv(self._context)
-        raw = (self._library.gguf_get_key(self._context, i) for i in range(count))
-        return [key.decode("utf-8", "replace") for key in raw]
 
     def value(self, key: str) -> object:
         """A scalar, a str, a tuple of numbers; None for a key that is not there

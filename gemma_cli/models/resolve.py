@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from gemma_cli.errors import ModelNotFoundError, UsageError, VerificationError
 from gemma_cli.models import hub
 from gemma_cli.models.catalog import ModelRef
-from gemma_cli.models.choice import best_file, memory_needed
+from gemma_cli.models.choice import best_file
 from gemma_cli.models.entries import CatalogFile, CatalogModel, License, load_catalog, quant_rank
 from gemma_cli.models.events import Report
 from gemma_cli.models.hubcache import is_projector, split_parts
@@ -177,12 +177,3 @@ def _license_called(name: str) -> License | None:
         if model.license.id == name:
             return model.license
     return None
-
-
-def fits(wanted: Wanted, available: int) -> bool | None:
-    """Whether memory holds it with a useful context; None for a shape that is not known."""
-    if wanted.model is None:
-        return None
-    weights = sum(file.size for file in wanted.files)
-    projector = wanted.projector.size if wanted.projector else 0
-    return memory_needed(wanted.model.shape, weights, projector) <= available
