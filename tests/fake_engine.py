@@ -104,6 +104,11 @@ class FakeEngine:
         self._messages = tuple(messages)
         return Prompt((Segment(text, False),), tuple(range(len(text.split()))))
 
+    def raw(self, text: str) -> Prompt:
+        self.info()
+        self._messages = (Message("user", text),)
+        return Prompt((Segment(text, False),), tuple(range(len(text.split()))))
+
     def generate(self, prompt: Prompt, sampling: Sampling) -> Generation:
         self.asked.append(self._messages)
         self.samplings.append(sampling)

@@ -135,16 +135,16 @@ def test_a_message_like_a_command_is_sent_only_after_yes(home: Env) -> None:
 
 
 def test_an_answer_cannot_steer_the_terminal(home: Env) -> None:
-    evil = "a\x1b]0;title\x07 b\x9b31m c\u202e d &#x202e; \x1b[2J\n\n```\x1b]52;c;eA==\x07\nx\x1bc\n```\n"
+    evil = "a\x1b]0;title\x07 b\x9b31m c\u202e d &#x202e; \x1b[2J\n"
+    evil += "\n```\x1b]52;c;eA==\x07\nx\x1bc\n```\n"
     with fake_chat(home, answers=[evil]) as terminal:
         terminal.wait_for(READY)
         terminal.output = b""
         terminal.send("go\r")
         terminal.wait_for("x(?s:.*)context")
         shown = terminal.output.decode()
-    assert not {"\x07", "\x9b", "\u202e", "\x1b]", "\x1bc", "\x1b[2J"} & set(
-        shown[i : i + n] for n in (1, 2, 4) for i in range(len(shown))
-    )
+    for forbidden in ("\x07", "\x9b", "\u202e", "\x1b]", "\x1bc", "\x1b[2J"):
+        assert forbidden not in shown
 
 
 def test_a_model_that_fails_to_load_ends_the_chat_by_itself(home: Env) -> None:
@@ -192,7 +192,7 @@ def test_kill_9_in_mid_answer_loses_half_a_second_at_most(home: Env) -> None:
         terminal.send("one\r")
         terminal.wait_for(r"done\s+>>>")
         terminal.send("two\r")
-        terminal.wait_for("word " * 60)
+        terminal.wait_for(r"(word\s+){60}")
         terminal.process.kill()
         terminal.wait_end()
         shown = terminal.text().count("word")
@@ -256,7 +256,8 @@ def piped(home: Env, text: bytes, **options: Any) -> subprocess.CompletedProcess
 
 
 def test_a_pipe(home: Env) -> None:
-    ended = piped(home, b"Hi\r\n\n/set seed 3\nbad \xff byte\n\"\"\"two\nlines\"\"\"", answers=["**Hello**"])
+    text = b'Hi\r\n\n/set seed 3\nbad \xff byte\n"""two\nlines"""'
+    ended = piped(home, text, answers=["**Hello**"])
     assert ended.returncode == 0
     assert ended.stdout.decode() == "**Hello**\nYou said: bad \ufffd byte\nYou said: two\nlines\n"
     assert b"not all UTF-8" in ended.stderr
@@ -306,7 +307,7 @@ def test_the_real_model_is_talked_to_and_continued(with_demo: Env, gemma: Gemma)
 
 
 def test_the_reader_of_a_pipe_may_leave(home: Env) -> None:
-    argv = [sys.executable, "-m", "tests.chat_program", json.dumps({"answers": ["a\n" * 50_000]})]
+    argv = [sys.executable, "-m", "tests.chat_program", json.dumps({"answers": ["a\n" * 20_000]})]
     env = home | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env

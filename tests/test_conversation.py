@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,4 +71,4 @@ def test_any_tree(steps: list[tuple[int, bool]], now: float) -> None:
     path = talk.path()
     assert [turn.parent for turn in path] == [None, *(turn.id for turn in path)][: len(path)]
     roles = [message.role for message in talk.messages()]
-    assert not any(a == b for a, b in zip(roles, roles[1:], strict=False))
+    assert not any(a == b for a, b in pairwise(roles))

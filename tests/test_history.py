@@ -122,7 +122,7 @@ def test_inputs_are_the_latest_first_each_once(path: Path, journals: Journals) -
     assert path.exists()
 
 
-@pytest.mark.parametrize("content", [b"no database at all" * 100, b"SQLite format 3\0" + b"x" * 5000])
+@pytest.mark.parametrize("content", [b"no database" * 100, b"SQLite format 3\0" + b"x" * 5000])
 def test_a_broken_file_is_moved_aside(
     path: Path, journals: Journals, said: list[str], content: bytes
 ) -> None:
@@ -137,7 +137,7 @@ def test_a_broken_file_is_moved_aside(
         assert len(history.conversations()) == 1
 
 
-def test_a_database_of_another_program_is_moved_aside(path: Path, said: list[str]) -> None:
+def test_a_database_of_another_program_is_moved_aside(path: Path) -> None:
     path.parent.mkdir(parents=True)
     with closing(sqlite3.connect(path)) as foreign:
         foreign.execute("CREATE TABLE accounts (id)")
@@ -317,7 +317,9 @@ def test_two_chats_at_once(path: Path) -> None:
     script = _WRITER.replace("while True:", "while number < 20:")
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     writers = [
-        subprocess.Popen([sys.executable, "-c", script, str(path)], env=env, stdout=subprocess.DEVNULL)
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(path)], env=env, stdout=subprocess.DEVNULL
+        )
         for _ in range(3)
     ]
     assert [writer.wait(60) for writer in writers] == [0, 0, 0]

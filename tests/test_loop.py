@@ -44,8 +44,9 @@ class Script:
         self.asked.append(question)
         return self.agrees
 
-    def interrupt(self) -> None:
+    def interrupt(self) -> bool:
         self.turns.clear()
+        return False
 
 
 @dataclass
@@ -80,11 +81,15 @@ class Record:
 
 
 def run(
-    engine: FakeEngine, *turns: str | Entry | BaseException, writer: Record | None = None, **how: bool
+    engine: FakeEngine,
+    *turns: str | Entry | BaseException,
+    writer: Record | None = None,
+    interactive: bool = True,
+    agrees: bool = False,
 ) -> tuple[int, Record, Session]:
     writer = writer or Record()
     session = Session(engine, "fake:1b", Conversation(), NoJournal(), Sampling())
-    code = ChatLoop(session, Script(list(turns), **how), writer).run()
+    code = ChatLoop(session, Script(list(turns), interactive, agrees), writer).run()
     return code, writer, session
 
 
@@ -159,8 +164,8 @@ def test_told_to_end_it_saves_first(tmp_path: Path, name: str, code: int) -> Non
 
 def test_a_model_that_does_not_load_ends_the_chat() -> None:
     failure = ModelFileError("it is cut", "gemma pull again")
-    for how in ({"interactive": True}, {"interactive": False}):
-        code, writer, session = run(FakeEngine(failure=failure), "hi", **how)
+    for interactive in (True, False):
+        code, writer, session = run(FakeEngine(failure=failure), "hi", interactive=interactive)
         assert code == 1
         assert writer.errors == [("it is cut", "gemma pull again")]
         assert len(session.conversation) <= 1
@@ -252,7 +257,8 @@ def test_commands_change_what_follows() -> None:
 
 
 @pytest.mark.parametrize(
-    "typed", ["/set temperature hot", "/set top_p 2", "/set seed -1", "/set nothing 1", "/set seed x"]
+    "typed",
+    ["/set temperature hot", "/set top_p 2", "/set seed -1", "/set nothing 1", "/set seed x"],
 )
 def test_a_wrong_setting_changes_nothing(typed: str) -> None:
     code, writer, session = run(FakeEngine(), typed)

@@ -10,7 +10,9 @@ from gemma_cli.errors import ExitCode, PromptTooLongError
 
 
 @given(
-    st.lists(st.integers(1, 500), min_size=1, max_size=40), st.integers(0, 300), st.integers(8, 9000)
+    st.lists(st.integers(1, 500), min_size=1, max_size=40),
+    st.integers(0, 300),
+    st.integers(8, 9000),
 )
 def test_the_fewest_of_the_oldest_leave(sizes: list[int], system: int, n_ctx: int) -> None:
     room = answer_room(n_ctx, None)

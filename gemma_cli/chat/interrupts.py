@@ -17,26 +17,47 @@ class Hangup(BaseException):
         self.exit_code = 128 + signum
 
 
-@contextmanager
-def hangups() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise Hangup in the main thread; a second one does nothing."""
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before: dict[int, Any] = {}
+class Hangups:
+    """SIGTERM and SIGHUP, from `with` on: raise Hangup in the main thread, once.
 
-    def leave(signum: int, _frame: FrameType | None) -> None:
-        for number in before:
-            signal.signal(number, signal.SIG_IGN)
-        raise Hangup(signum)
+    While something waits that an exception must not break into (an event loop),
+    it is asked to end its wait first; see `asking`.
+    """
 
-    for name in names:
-        number = getattr(signal, name)
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's wish
-            before[number] = signal.signal(number, leave)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+    def __init__(self) -> None:
+        self._before: dict[int, Any] = {}
+        self._ask: Callable[[], bool] | None = None
+        self._noted: int | None = None
+
+    def __enter__(self) -> Hangups:
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number and signal.getsignal(number) is not signal.SIG_IGN:  # nohup's wish
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    @contextmanager
+    def asking(self, end_wait: Callable[[], bool]) -> Iterator[None]:
+        """Inside, a signal calls end_wait; if that says True, Hangup is raised on leaving."""
+        self._ask = end_wait
+        try:
+            yield
+        finally:
+            self._ask = None
+            if self._noted is not None:
+                raise Hangup(self._noted)
+
+    def _handle(self, signum: int, _frame: FrameType | None) -> None:
+        for number in self._before:
+            signal.signal(number, signal.SIG_IGN)
+        if self._ask is not None and self._ask():
+            self._noted = signum
+            return
+        raise Hangup(signum)
 
 
 class Interrupt:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from gemma_cli.chat import commands
 from gemma_cli.chat.conversation import Origin, Status, Turn
-from gemma_cli.chat.interrupts import Hangup, Interrupt, hangups, interrupts
+from gemma_cli.chat.interrupts import Hangup, Hangups, Interrupt, interrupts
 from gemma_cli.chat.session import Session
 from gemma_cli.chat.window import answer_room, leaving, notice
 from gemma_cli.engine.protocol import Done, Generation, Prompt
@@ -42,8 +42,11 @@ class Reader(Protocol):
     def confirm(self, question: str) -> bool:
         """Ask y/N; False when nobody can be asked."""
 
-    def interrupt(self) -> None:
-        """From another thread: a read that is waiting returns None soon."""
+    def interrupt(self) -> bool:
+        """From a thread or a signal handler: what waits for a person ends soon, as at the end.
+
+        False when it cannot be ended; then the caller must break in.
+        """
 
 
 class Writer(Protocol):
@@ -71,11 +74,12 @@ class ChatLoop:
         self._writer = writer
         self._loaded = False
         self._failure: GemmaError | None = None
+        self._hangups = Hangups()
         self._piped_failure = ExitCode.OK
 
     def run(self) -> int:
         """The exit code of the chat."""
-        with hangups():
+        with self._hangups:
             try:
                 if self._reader.interactive:
                     threading.Thread(target=self._watch_loading, daemon=True).start()
@@ -90,7 +94,8 @@ class ChatLoop:
     def _talk(self) -> int:
         while True:
             try:
-                entry = self._reader.read()
+                with self._hangups.asking(self._reader.interrupt):
+                    entry = self._reader.read()
                 if entry is None:
                     return self._end()
                 code = self._take(entry)
@@ -134,7 +139,9 @@ class ChatLoop:
         meant = commands.near(word)
         guess = f" Did you mean {meant}?" if meant else ""
         self._writer.say(f"{word} is no command.{guess}")
-        if self._reader.confirm("Send it to the model as a message?"):
+        with self._hangups.asking(self._reader.interrupt):
+            agreed = self._reader.confirm("Send it to the model as a message?")
+        if agreed:
             return True
         self._writer.say("It was not sent. /help lists the commands; a space before / sends it.")
         self._note_failure(ExitCode.USAGE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from gemma_cli.chat.session import Session
     from gemma_cli.terminal.toolbar import Gauge
     from gemma_cli.terminal.writer import ChatWriter
+
+_TERMINAL_GONE = 129
 
 
 def chat(
@@ -119,11 +121,21 @@ def talk(
     keep: what is typed goes into the journal's history too.
     """
     from gemma_cli.chat.loop import ChatLoop
+    from gemma_cli.terminal.keyboard import quiet_keys
+    from gemma_cli.terminal.lines import LineReader
 
     reader = _reader(session, journal, writer, plain=plain, keep=keep)
-    if saved and reader.interactive:
-        _show_where_one_left(saved, writer)
-    return ChatLoop(session, reader, writer).run()
+    # A line reader needs the terminal's own editing.
+    with nullcontext() if isinstance(reader, LineReader) else quiet_keys():
+        if saved and reader.interactive:
+            _show_where_one_left(saved, writer)
+        code = ChatLoop(session, reader, writer).run()
+    if code == _TERMINAL_GONE:
+        # What is still to be flushed has nowhere to go.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+    return code
 
 
 def open_journal(writer: ChatWriter) -> HistoryJournal:
@@ -155,10 +167,10 @@ def _reader(
     session: Session, journal: HistoryJournal, writer: ChatWriter, *, plain: bool, keep: bool
 ) -> Reader:
     """The prompt on a capable terminal, lines otherwise."""
+    from gemma_cli.terminal.lines import LineReader
+
     person = sys.stdin.isatty() and (sys.stdout.isatty() or sys.stderr.isatty())
     if not person or os.environ.get("TERM") == "dumb":
-        from gemma_cli.terminal.lines import LineReader
-
         return LineReader(sys.stdin.buffer, person, writer.say)
     from gemma_cli.chat.commands import completions
     from gemma_cli.terminal.prompt import PromptReader

@@ -1,10 +1,10 @@
-"""The keyboard while an answer streams: nothing is echoed into it, nothing typed is lost."""
+"""The keyboard while no prompt reads it: nothing is echoed, nothing typed is lost."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 _PASTE_MARKS_ON, _PASTE_MARKS_OFF = "\x1b[?2004h", "\x1b[?2004l"
 
@@ -36,6 +36,7 @@ def quiet_keys() -> Iterator[None]:
         sys.stdout.flush()
         yield
     finally:
-        termios.tcsetattr(fd, termios.TCSANOW, before)
-        sys.stdout.write(_PASTE_MARKS_OFF)
-        sys.stdout.flush()
+        with suppress(OSError, termios.error):  # the terminal may be what is gone
+            termios.tcsetattr(fd, termios.TCSANOW, before)
+            sys.stdout.write(_PASTE_MARKS_OFF)
+            sys.stdout.flush()

@@ -76,8 +76,8 @@ class LineReader:
             return False
         return (self._line(f"{question} [y/N] ") or "").strip().lower() in ("y", "yes")
 
-    def interrupt(self) -> None:
-        """A read in the kernel cannot be ended from here; the next turn finds the failure."""
+    def interrupt(self) -> bool:
+        return False  # a read in the kernel cannot be ended from here
 
     def _line(self, prompt: str) -> str | None:
         if self.interactive:

@@ -63,7 +63,7 @@ class PromptReader:
         self._plain = plain
         self._pasted = False
         self._interrupted = False
-        self._reading = False
+        self._asking: PromptSession[str] | None = None
         self._remember = remember
         self._session: PromptSession[str] = PromptSession(
             message=[("class:prompt", ">>> ")],
@@ -89,7 +89,7 @@ class PromptReader:
         if self._interrupted:
             return None
         try:
-            text = self._session.prompt(pre_run=self._show_loading)
+            text = self._session.prompt(pre_run=self._on_start)
         except EOFError:
             return None
         return entered(text, literal=self._pasted)
@@ -98,27 +98,36 @@ class PromptReader:
         ask: PromptSession[str] = PromptSession(
             input=self._session.input, output=self._session.output
         )
+        self._asking = ask
         try:
             answer = ask.prompt(f"{question} [y/N] ")
         except (EOFError, KeyboardInterrupt):
             return False
+        finally:
+            self._asking = None
         return answer.strip().lower() in ("y", "yes")
 
-    def interrupt(self) -> None:
+    def interrupt(self) -> bool:
         self._interrupted = True
-        app = self._session.app
+        app = (self._asking or self._session).app
         if app.is_running and app.loop is not None:
             app.loop.call_soon_threadsafe(self._leave)
+        return True
+
+    async def _leave_at_once(self) -> None:
+        self._leave()
 
     def _leave(self) -> None:
-        app = self._session.app
+        app = (self._asking or self._session).app
         if app.is_running and not app.is_done:
             typed = self._session.default_buffer.text
             if typed.strip():
                 self._remember(typed)  # it can be had again with the arrow keys
             app.exit(exception=EOFError)
 
-    def _show_loading(self) -> None:
+    def _on_start(self) -> None:
+        if self._interrupted:
+            get_app().create_background_task(self._leave_at_once())
         if not self._plain and self._gauge().loaded < 1.0:
             get_app().create_background_task(self._refresh_while_loading())
 
