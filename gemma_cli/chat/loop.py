@@ -72,7 +72,7 @@ class ChatLoop:
         self._session = session
         self._reader = reader
         self._writer = writer
-        self._loaded = False
+        self._warned = False
         self._failure: GemmaError | None = None
         self._hangups = Hangups()
         self._piped_failure = ExitCode.OK
@@ -169,9 +169,10 @@ class ChatLoop:
         with interrupts() as interrupt:
             try:
                 with interrupt.raising(), self._writer.loading(session.engine.progress):
-                    code = self._wait_for_model()
-                    if code is not None:
-                        return code
+                    failure = self._wait_for_model()
+                if failure is not None:
+                    return self._fail_to_load(failure)
+                with interrupt.raising():
                     prompt = self._prompt()
                 self._answer(prompt, interrupt)
             except KeyboardInterrupt:
@@ -186,15 +187,11 @@ class ChatLoop:
             return ExitCode.CANCELLED
         return None
 
-    def _wait_for_model(self) -> int | None:
+    def _wait_for_model(self) -> GemmaError | None:
         try:
-            info = self._session.engine.info()
+            self._session.engine.info()
         except GemmaError as failure:
-            return self._fail_to_load(failure)
-        if not self._loaded:
-            self._loaded = True
-            for warning in info.warnings:
-                self._writer.say(warning)
+            return failure
         return None
 
     def _fail_to_load(self, failure: GemmaError) -> int:
@@ -204,6 +201,11 @@ class ChatLoop:
     def _prompt(self) -> Prompt:
         """The prompt of what fits; what no longer does is told."""
         session = self._session
+        info = session.engine.info()
+        if not self._warned:
+            self._warned = True
+            for warning in info.warnings:
+                self._writer.say(warning)
         rendered: dict[int, Prompt] = {}
 
         def measure(skip: int) -> int:
@@ -212,9 +214,8 @@ class ChatLoop:
             return len(rendered[skip].tokens)
 
         exchanges = session.conversation.exchanges()
-        n_ctx = session.engine.info().n_ctx
-        room = answer_room(n_ctx, session.sampling.max_tokens)
-        skip = leaving(len(exchanges), measure, n_ctx, room)
+        room = answer_room(info.n_ctx, session.sampling.max_tokens)
+        skip = leaving(len(exchanges), measure, info.n_ctx, room)
         gone = [(number, pair[0]) for number, pair in enumerate(exchanges[:skip], start=1)]
         news = [(number, turn) for number, turn in gone if turn.id not in session.left]
         session.left = {turn.id for _, turn in gone}

@@ -88,6 +88,8 @@ class ChatWriter:
 
     def _tell(self, style: str, text: str) -> None:
         text = clean(text)
+        if sys.stderr.isatty():
+            text = _fill(text, os.get_terminal_size(sys.stderr.fileno()).columns)
         if self._style and style:
             text = f"{style}{text}{_PLAIN}"
         sys.stderr.write(f"{text}\n")
@@ -106,6 +108,16 @@ class ChatWriter:
             done.wait(0.1)
         sys.stderr.write(_ERASE_LINE)
         sys.stderr.flush()
+
+
+def _fill(text: str, width: int) -> str:
+    """Lines longer than the terminal broken between words."""
+    import textwrap
+
+    return "\n".join(
+        textwrap.fill(line, width, break_on_hyphens=False) if len(line) > width > 0 else line
+        for line in text.split("\n")
+    )
 
 
 class PlainAnswer:
