@@ -17,7 +17,7 @@ from tests.conftest import Env, Gemma
 def chats(home: Env) -> Path:
     path = Path(home["GEMMA_HOME"]) / "data" / "history.db"
     with closing(History(path)) as history:
-        for title in ("Où est le \x1b[31mcafé ?", "second chat"):
+        for title in ("Où est le \x1b[31m café ?", "second chat"):
             conversation = Conversation("be brief")
             conversation.add("user", title)
             conversation.add("assistant", "An answer\u202e")
@@ -40,11 +40,11 @@ def test_list(gemma: Gemma) -> None:
     assert lines[0].split() == ["ID", "WHEN", "TURNS", "MODEL", "TITLE"]
     assert lines[1].startswith("2 ")
     assert lines[1].endswith("1      gemma3:1b  second chat")
-    assert lines[2].endswith("Où est le [31mcafé ?")  # no escape character
+    assert lines[2].endswith("Où est le [31m café ?")  # no escape character
     assert gemma("history", "list", "-n", "1").stdout.count("\n") == 2
     listed = json.loads(gemma("history", "list", "--json").stdout)
     assert [chat["id"] for chat in listed] == [2, 1]
-    assert listed[1]["title"] == "Où est le \x1b[31mcafé ?"
+    assert listed[1]["title"] == "Où est le \x1b[31m café ?"
     assert set(listed[0]) == {"id", "updated", "turns", "model", "title"}
 
 
