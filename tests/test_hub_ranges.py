@@ -99,7 +99,7 @@ def test_a_line_that_is_away_for_a_while(hub: LoopbackHub, home: Env) -> None:
     process = start(home)
     wait_for(home, 4 * MIB)
     hub.content_goes_away()
-    time.sleep(6)
+    time.sleep(3)
     hub.content_comes_back()
     finish(process, home)
 

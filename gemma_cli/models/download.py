@@ -34,7 +34,7 @@ from gemma_cli.models.locks import file_lock
 from gemma_cli.models.patience import Patience, TransientError
 from gemma_cli.models.ranges import Tempo, several_ranges
 
-_TRIES = 8
+_TRIES = 9
 # A line that is away for a minute is no reason to stop.
 _UNREACHABLE_S = 90.0
 # What else may be written while a download runs.

@@ -56,7 +56,7 @@ class Patience:
             return False
         if trouble.unreachable and elapsed > self._unreachable_s:
             return False
-        seconds = min(0.5 * 2 ** (self._failures - 1), 30.0)
+        seconds = min(0.25 * 2 ** (self._failures - 1), 30.0)
         if trouble.retry_after is not None:
             if trouble.retry_after > _LONGEST_WAIT_S:
                 return False
