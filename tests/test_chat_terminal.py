@@ -306,6 +306,21 @@ def test_the_real_model_is_talked_to_and_continued(with_demo: Env, gemma: Gemma)
         assert db.execute("SELECT count(*) FROM message").fetchone() == (4,)
 
 
+def test_without_standard_input(home: Env) -> None:
+    closed = [*program(), "chat", "gemma3:270m-pt"]
+    ended = subprocess.run(
+        ["sh", "-c", '"$@" <&-', "sh", *closed],
+        env=home | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert "standard input" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_the_reader_of_a_pipe_may_leave(home: Env) -> None:
     argv = [sys.executable, "-m", "tests.chat_program", json.dumps({"answers": ["a\n" * 20_000]})]
     env = home | {"PYTHONPATH": str(ROOT)}

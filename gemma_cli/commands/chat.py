@@ -56,6 +56,8 @@ def chat(
     """Talk with a model. Every turn is saved as it happens."""
     if resume_last and resume is not None:
         raise UsageError("--continue and --resume name two chats", "give one of them")
+    if sys.stdin is None or sys.stdout is None:
+        raise UsageError("a chat needs standard input and output", 'one answer: gemma run "Hi"')
 
     from gemma_cli.chat.conversation import Conversation
     from gemma_cli.chat.journal import NoJournal
