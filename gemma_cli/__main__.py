@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+
+_OUTPUT_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
 
 
 def main() -> None:
@@ -15,9 +18,12 @@ def main() -> None:
         return
     code = _run()
     try:
-        sys.stdout.flush()
-    except (BrokenPipeError, AttributeError, ValueError):
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
         code = reader_gone()
+    except OSError as error:
+        code = _cannot_write(error)
     sys.exit(code)
 
 
@@ -39,6 +45,10 @@ def _run() -> int:
         return reader_gone()
     except KeyboardInterrupt:
         return ExitCode.CANCELLED
+    except OSError as error:
+        if error.errno not in _OUTPUT_FAULTS or error.filename is not None or _debugging():
+            raise
+        return _cannot_write(error)
     return 0
 
 
@@ -49,6 +59,15 @@ def report(message: str, hint: str | None = None) -> None:
     print(f"gemma: {clean(message)}", file=sys.stderr)
     if hint:
         print(f"  {clean(hint)}", file=sys.stderr)
+
+
+def _cannot_write(error: OSError) -> int:
+    """stdout takes no more (a full disk, a closed terminal): said once, and no later flush."""
+    from gemma_cli.errors import ExitCode
+
+    report(f"cannot write the output: {error.strerror or error}")
+    reader_gone()
+    return ExitCode.FAILURE
 
 
 def reader_gone() -> int:

@@ -1,17 +1,17 @@
 """Every error that the program expects, and the exit code that each one ends with.
 
-    GemmaError                    1
-    ├── UsageError                2   the command line, a setting or an option is wrong
-    ├── ModelNotFoundError        3   no such model, or not installed
-    ├── DownloadError             4   the download failed
-    │   └── VerificationError     4   the bytes are not the ones that were published
-    ├── DoesNotFitError           5   this machine's memory is too small
-    ├── PromptTooLongError        6   the prompt does not fit in the context window
-    ├── Cancelled               130   the user said stop
-    ├── ModelFileError            1   the file is no model, cut, or not readable
-    ├── EngineError               1   llama.cpp failed while it worked
-    ├── TemplateError             1   the model's chat template cannot be used
-    └── HistoryError              1   the history cannot be read or written
+GemmaError                    1
+├── UsageError                2   the command line, a setting or an option is wrong
+├── ModelNotFoundError        3   no such model, or not installed
+├── DownloadError             4   the download failed
+│   └── VerificationError     4   the bytes are not the ones that were published
+├── DoesNotFitError           5   this machine's memory is too small
+├── PromptTooLongError        6   the prompt does not fit in the context window
+├── Cancelled               130   the user said stop
+├── ModelFileError            1   the file is no model, cut, or not readable
+├── EngineError               1   llama.cpp failed while it worked
+├── TemplateError             1   the model's chat template cannot be used
+└── HistoryError              1   the history cannot be read or written
 """
 
 from __future__ import annotations

@@ -15,7 +15,17 @@ Env = dict[str, str]
 Gemma = Callable[..., subprocess.CompletedProcess[str]]
 
 DEMO = "gemma3:270m-pt"
-_OURS = ("GEMMA_", "PYTHON", "HF_", "HUGGING", "LLAMA_", "NO_COLOR", "CLICOLOR", "FORCE_COLOR", "XDG_")
+_OURS = (
+    "GEMMA_",
+    "PYTHON",
+    "HF_",
+    "HUGGING",
+    "LLAMA_",
+    "NO_COLOR",
+    "CLICOLOR",
+    "FORCE_COLOR",
+    "XDG_",
+)
 
 
 def program() -> list[str]:

@@ -227,6 +227,24 @@ def test_ctrl_c_while_it_starts_or_loads_is_clean(home: Env, delay: float) -> No
     assert "Traceback" not in errors or delay < 0.2  # before main() Python itself answers
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("arguments", [["run", "-n", "3", "x"], ["list"], ["--help"]])
+def test_a_full_disk_behind_stdout_is_said(home: Env, arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*program(), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=home,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "cannot write the output: No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_no_prompt_and_no_stdin_shows_an_example(gemma: Gemma) -> None:
     for arguments in ((), ("",), ("  ",)):
         done = gemma("run", *arguments)

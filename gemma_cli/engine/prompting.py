@@ -28,7 +28,7 @@ def is_base_model(header: Header, path: Path) -> bool:
 
     A file without a template is a chat model only if one of its names says so.
     """
-    if header.finetune.lower() in _BASE_TUNES:
+    if header.finetune.strip().lower() in _BASE_TUNES:
         return True
     if header.chat_template:
         return False
