@@ -30,7 +30,7 @@ from gemma_cli.machine.memory import Wishes
 from gemma_cli.models.demo import assemble
 from gemma_cli.models.gguf import read_header
 
-PREFILL, DECODE, CTX = 1024, 128, 32768
+PREFILL, DECODE, CTX, REPEATS = 1024, 128, 32768, 3
 _MIB = 1 << 20
 
 
@@ -104,9 +104,12 @@ def _ours(model: Path, threads: int) -> tuple[float, float]:
     engine.close()
     engine = _engine(model, threads, 256)  # as llama-bench: a context of the test's own size
     _last(engine, "warm", Sampling(temperature=0, max_tokens=8))
-    decode = _last(engine, "Once upon a time", Sampling(temperature=0, max_tokens=DECODE))
+    decodes = [
+        _last(engine, "Once upon a time", Sampling(temperature=0, max_tokens=DECODE))
+        for _ in range(REPEATS)
+    ]
     engine.close()
-    return long.timings.prompt_tps, decode.timings.decode_tps
+    return long.timings.prompt_tps, statistics.fmean(d.timings.decode_tps for d in decodes)
 
 
 def _last(engine: LlamaEngine, text: str, sampling: Sampling) -> Done:
@@ -132,18 +135,22 @@ def _llama_class(model: Path, threads: int) -> tuple[float, float]:
     prefill = len(tokens) / (time.perf_counter() - start)
     llama.close()
     llama = load(256)
-    times: list[float] = []
     prompt = llama.tokenize(b"Once upon a time")
-    for count, _ in enumerate(llama.generate(prompt, temp=0.0, top_k=1, repeat_penalty=1.0), 1):
-        times.append(time.perf_counter())
-        if count == DECODE:
-            break
+    rates = []
+    for _ in range(REPEATS):
+        llama.reset()  # type: ignore[no-untyped-call] # llama-cpp-python types it so
+        times = []
+        for _token in llama.generate(prompt, temp=0.0, top_k=1, repeat_penalty=1.0):
+            times.append(time.perf_counter())
+            if len(times) == DECODE:
+                break
+        rates.append((DECODE - 1) / (times[-1] - times[0]))
     llama.close()
-    return prefill, (DECODE - 1) / (times[-1] - times[0])
+    return prefill, statistics.fmean(rates)
 
 
 def _llama_bench(tool: Path, model: Path, threads: int) -> tuple[float, float]:
-    command = [str(tool), "-m", str(model), "-t", str(threads), "-r", "1", "-o", "json"]
+    command = [str(tool), "-m", str(model), "-t", str(threads), "-r", str(REPEATS), "-o", "json"]
     command += ["-p", str(PREFILL), "-n", str(DECODE), "-fa", "auto"]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     prefill, decode = (row["avg_ts"] for row in json.loads(output))

@@ -26,7 +26,7 @@ def with_text_key(source: Path, target: Path, key: str, value: str) -> None:
     """Write a copy of a GGUF file with one more text in its metadata.
 
     The key goes in front of the others, its value padded (a template by a
-    comment) so that what follows moves by a multiple of the alignment (GGUF: the data start at the next 32).
+    comment) so that what follows moves by a multiple of GGUF's alignment, 32.
     """
     raw = source.read_bytes()
     (count,) = struct.unpack_from("<Q", raw, 16)

@@ -40,14 +40,14 @@ def choose_model(name: str | None, settings: Settings) -> ChosenModel:
     """
     from gemma_cli.engine.protocol import Sampling
     from gemma_cli.models.catalog import load_catalog, parse_name
-    from gemma_cli.models.gguf import read_header
+    from gemma_cli.models.headers import known_header
     from gemma_cli.models.store import find, remember_use
 
     # The engine's imports run beside the header's reading, which does not hold the GIL.
     threading.Thread(target=importlib.import_module, args=["gemma_cli.engine.prompting"]).start()
     ref = parse_name(name or _default_name(settings))
     installed = find(ref)
-    header = read_header(installed.path)
+    header = known_header(installed.path)
     remember_use(installed)
     entry = load_catalog().get(installed.name)
     recommended = Sampling()
