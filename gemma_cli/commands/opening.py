@@ -111,8 +111,8 @@ def base_model_notice(chosen: ChosenModel) -> str | None:
     if not is_base_model(chosen.header, chosen.installed.path):
         return None
     return (
-        f"{chosen.installed.name} is a base model: it continues texts and was never taught to "
-        "converse. It is shown a short example conversation; expect little."
+        f"{chosen.installed.name} is a base model, never taught to converse: "
+        "it continues an example conversation."
     )
 
 

@@ -52,8 +52,10 @@ def _state(path: Path) -> list[object]:
 def _header(data: dict[str, Any]) -> Header:
     """JSON knows lists only: the tuples of a Header are made again."""
     tensors = tuple(Tensor(**{**t, "shape": tuple(t["shape"])}) for t in data["tensors"])
-    values = {key: tuple(v) if isinstance(v, list) else v for key, v in data.items()}
-    return Header(**{**values, "tensors": tensors})
+    values: dict[str, Any] = {
+        key: tuple(v) if isinstance(v, list) else v for key, v in data.items()
+    }
+    return Header(**(values | {"tensors": tensors}))
 
 
 def _remember(entry: Path, data: dict[str, Any]) -> None:
