@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from gemma_cli.commands.fitting import MachineCapacity, planned_header
+from gemma_cli.commands.offering import best_model
 from gemma_cli.errors import UsageError
+from gemma_cli.machine.devices import Device, Machine
+from gemma_cli.machine.memory import kv_bytes
 from gemma_cli.models.catalog import CatalogFile, CatalogModel, load_catalog
-from gemma_cli.models.choice import best_file, estimate, kv_bytes, memory_needed
+from gemma_cli.models.choice import best_file, planned_bytes
 from gemma_cli.models.entries import QUANT_ORDER, bundled_path
 from gemma_cli.models.gguf import read_header
 
@@ -71,11 +75,17 @@ def test_names_are_unique() -> None:
 
 def test_shapes_give_the_known_kv_cache() -> None:
     for m in models():
-        shape = m.shape
-        full = kv_bytes(shape, 100_000) - kv_bytes(shape, 99_999)
-        assert full == KV_A_TOKEN[m.id][0], m.id
+        header = planned_header(m.shape, GB)
+        layers = range(header.n_layers)
+
+        def a_token(n_ctx: int) -> float:
+            """Bytes of growth a token below n_ctx; cells come in blocks of 256."""
+            larger = kv_bytes(header, n_ctx, "f16", layers)  # noqa: B023 - called at once
+            return (larger - kv_bytes(header, n_ctx - 256, "f16", layers)) / 256  # noqa: B023
+
+        assert a_token(102_400) == KV_A_TOKEN[m.id][0], m.id
         # Short contexts grow in every layer.
-        assert kv_bytes(shape, 100) - kv_bytes(shape, 99) == sum(KV_A_TOKEN[m.id]), m.id
+        assert a_token(512) == sum(KV_A_TOKEN[m.id]), m.id
 
 
 def test_the_embedded_models_shape_is_that_of_its_file(demo_gguf: Path) -> None:
@@ -161,22 +171,63 @@ def test_a_broken_file_of_the_user_is_named(tmp_path: Path, text: str, said: str
     assert str(own) in error.value.message
 
 
+def machine(ram: float, *gpus: float) -> Machine:
+    """A computer with so many GB free."""
+    cards = tuple(Device("card", "gpu", int(gb * GB), int(gb * GB)) for gb in gpus)
+    return Machine(Device("CPU", "cpu", int(ram * GB), int(ram * GB)), cards, threads=4)
+
+
+def quant_for(name: str, ram: float, *gpus: float, projector: int = 0) -> str:
+    return best_file(model(name), MachineCapacity(machine(ram, *gpus)), projector).file.quant
+
+
 def test_choice_takes_the_best_that_fits() -> None:
+    assert quant_for("gemma3:4b", 100) == "Q8_0"
+    # Q6_K: 3.19 GB of weights, 0.45 GB of KV cache at 8192 tokens, buffers and a margin.
+    assert quant_for("gemma3:4b", 4.4) == "Q6_K"
+    assert quant_for("gemma3:4b", 4.4, projector=851_251_328) != "Q6_K"
+    assert quant_for("gemma3:4b", 3.7) not in ("Q8_0", "Q6_K")
+
+
+def test_a_gpu_makes_room() -> None:
+    assert quant_for("gemma3:12b", 8) != "Q8_0"
+    assert quant_for("gemma3:12b", 8, 24) == "Q8_0"
+
+
+def test_the_smallest_where_nothing_fits() -> None:
     gemma = model("gemma3:4b")
-    assert best_file(gemma, 100 * GB).file.quant == "Q8_0"
-    needed = memory_needed(gemma.shape, gemma.file("Q6_K").size or 0)
-    assert best_file(gemma, needed).file.quant == "Q6_K"
-    assert best_file(gemma, needed - 1).file.quant == "Q5_K_M"
-    assert best_file(gemma, needed, projector=851_251_328).file.quant != "Q6_K"
-    tiny = best_file(gemma, GB)
-    assert not tiny.fits
-    assert tiny.needed == min(best_file(gemma, n * GB).needed for n in range(1, 20))
+    choice = best_file(gemma, MachineCapacity(machine(1)))
+    assert not choice.fits
+    assert choice.fit is not None
+    stated = [planned_bytes(gemma, file) or 0 for file in gemma.files]
+    assert planned_bytes(gemma, choice.file) == min(stated)
+
+
+def test_what_fits_is_what_the_planner_loads(demo_gguf: Path) -> None:
+    """A header made from the catalogue fits where the file's own does."""
+    gemma, header = model("gemma3:270m-pt"), read_header(demo_gguf)
+    for mb in range(400, 1000, 2):
+        capacity = MachineCapacity(machine(mb / 1000))
+        of_shape = capacity.fit(gemma.shape, header.tensor_bytes)
+        assert of_shape == capacity.fit_header(header), mb
+    assert of_shape.fits
+
+
+def test_what_is_offered_first() -> None:
+    def offered(computer: Machine) -> str:
+        found = best_model(computer)
+        return f"{found[0].id}:{found[1].file.quant}" if found else ""
+
+    assert offered(machine(0.5)) == ""
+    assert offered(machine(16)) == "gemma3:4b:Q8_0"
+    assert offered(machine(64, 10)).startswith("gemma3:12b")  # all of it on the card
+    assert offered(machine(64, 100)) == "gemma3:27b:Q8_0"
 
 
 def test_a_size_nobody_stated_is_estimated_only_to_choose() -> None:
     gemma = model("gemma3:4b")
     qat = gemma.file("QAT_Q4_0")
     assert qat.planning_size is None
-    guess = estimate(gemma, qat)
+    guess = planned_bytes(gemma, qat)
     assert guess is not None
     assert 2.3 * GB < guess < 3.2 * GB  # the published one is about 2.4

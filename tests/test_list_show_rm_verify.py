@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import Env, Gemma, program
 from tests.gguf_files import GEMMA3, gguf, projector
+from tests.hub_server import loopback_hub
 from tests.test_pull import on_terminal
 from tests.test_store import COMMIT, OTHER, add
 
@@ -63,6 +64,9 @@ def test_available(gemma: Gemma, both: tuple[Path, Path]) -> None:
     done = gemma("list", "--available")
     assert done.returncode == 0
     rows = {line.split()[0]: line for line in done.stdout.splitlines()}
+    after = dict(zip(done.stdout.splitlines(), done.stdout.splitlines()[1:], strict=False))
+    assert after[rows["gemma3:4b"]].split()[:4] == ["Q8_0", "4.13", "Q6_K", "3.19"]
+    assert "image, audio, video" in rows["gemma4:e2b"]
     assert {"gemma1:2b", "gemma3n:e4b", "gemma4:31b", "gemma3:270m-pt"} <= set(rows)
     assert "Q8_0+" in rows["gemma3:4b"]
     assert "apache-2.0" in rows["gemma4:e2b"]
@@ -130,9 +134,50 @@ def test_show_a_path(gemma: Gemma, tmp_path: Path) -> None:
     ("name", "code"), [("gema3:4b", 3), ("hf:no/where", 3), ("/no/file.gguf", 3), ("hf:", 2)]
 )
 def test_show_what_there_is_not(gemma: Gemma, name: str, code: int) -> None:
-    done = gemma("show", name)
+    with loopback_hub() as hub:
+        done = gemma("show", name, env=hub.environment())
     assert done.returncode == code
     assert len(done.stderr.splitlines()) <= 2
+
+
+def test_show_a_repository_that_is_not_here(gemma: Gemma) -> None:
+    with loopback_hub() as hub:
+        files = {"a-Q4_0.gguf": Q6, "a-Q8_0.gguf": Q8, "mmproj-F16.gguf": projector()}
+        parts = {f"a-BF16-0000{i}-of-00002.gguf": gguf(seed=i) for i in (1, 2)}
+        hub.add("owner/a-GGUF", files | parts, license="mit")
+        done = gemma("show", "hf:owner/a-GGUF", env=hub.environment())
+        assert done.returncode == 0, done.stderr
+        lines = [line.split() for line in done.stdout.splitlines()]
+        table = lines[lines.index(["QUANT", "SIZE", "FITS", "FILE"]) + 1 :]
+        kilobytes = f"{len(Q8) / 1000:.0f}"
+        assert table[0] == ["Q8_0", kilobytes, "kB", "yes", "a-Q8_0.gguf"]
+        assert [row[0] for row in table] == ["Q8_0", "Q4_0", "BF16"]
+        assert "gemma pull hf:owner/a-GGUF:q8_0" in done.stderr
+        facts = json.loads(gemma("show", "hf:owner/a-GGUF", "--json", env=hub.environment()).stdout)
+        assert facts["license"] == "mit"
+        assert [q["bytes"] for q in facts["quantizations"]][:2] == [len(Q8), len(Q6)]
+        assert facts["quantizations"][2]["bytes"] == sum(map(len, parts.values()))
+        done = gemma("show", "hf:owner/a-GGUF:q6_k", env=hub.environment())
+        assert done.returncode == 3
+        assert "there are: Q8_0, Q4_0, BF16" in done.stderr
+        assert hub.gets() == []
+        offline = hub.environment() | {"HF_HUB_OFFLINE": "1"}
+        done = gemma("show", "hf:owner/a-GGUF", env=offline)
+        assert (done.returncode, "not on this machine" in done.stderr) == (3, True)
+    done = gemma("show", "hf:owner/a-GGUF", env=hub.environment())
+    assert done.returncode == 4
+    assert hub.endpoint in done.stderr
+
+
+def test_looking_at_the_embedded_model_joins_nothing(gemma: Gemma, home: Env) -> None:
+    done = gemma("show", "gemma3:270m-pt")
+    assert done.returncode == 0, done.stderr
+    assert "its first use joins the parts" in done.stderr
+    facts = json.loads(gemma("show", "gemma3:270m-pt", "--json").stdout)
+    assert (facts["quant"], facts["path"]) == ("Q4_K_M", None)
+    done = gemma("verify", "gemma3:270m-pt")
+    assert done.stdout == "gemma3:270m-pt:q4_k_m: ok\n"
+    assert not list(Path(home["GEMMA_HOME"]).rglob("*.gguf*"))
 
 
 def test_rm_frees_everything_of_a_model(gemma: Gemma, both: tuple[Path, Path], cache: Path) -> None:
@@ -257,6 +302,16 @@ def test_verify(gemma: Gemma, both: tuple[Path, Path]) -> None:
     assert "gemma rm -y gemma3:4b:q8_0 && gemma pull gemma3:4b:q8_0" in done.stderr
     states = json.loads(gemma("verify", "gemma3:4b", "--json").stdout)
     assert [m["state"] for m in states] == ["damaged", "ok"]
+
+
+def test_verify_the_embedded_model_that_was_changed(gemma: Gemma, home: Env) -> None:
+    joined = Path(home["GEMMA_HOME"]) / "cache" / "models" / "gemma-3-270m-q4_k_m.gguf"
+    joined.parent.mkdir(parents=True)
+    joined.write_bytes(b"GGUF")
+    done = gemma("verify", "gemma3:270m-pt")
+    assert done.returncode == 4
+    assert "damaged" in done.stdout
+    assert joined.read_bytes() == b"GGUF", "verify repairs nothing"
 
 
 def test_verify_without_a_published_hash(gemma: Gemma, tmp_path: Path) -> None:

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from gemma_cli.commands.fitting import MachineCapacity
     from gemma_cli.models.entries import CatalogModel
     from gemma_cli.models.store import InstalledModel
+
+_WIDTH = 80
 
 
 def list_models(
@@ -57,20 +60,37 @@ def _print_json(value: object) -> None:
 
 
 def _print_installed(here: list[InstalledModel]) -> None:
-    from gemma_cli.machine.devices import available_memory
-    from gemma_cli.models.catalog import load_catalog
-    from gemma_cli.models.choice import memory_needed
+    from gemma_cli.commands.fitting import MachineCapacity
     from gemma_cli.terminal.tables import size, table
 
-    catalog, free = load_catalog(), available_memory()
-    rows = []
-    for model in here:
-        entry = catalog.get(model.name)
-        needed = memory_needed(entry.shape, model.bytes) if entry else model.bytes
-        fits = "yes" if needed <= free else "tight"
-        quant = model.quant or "?"
-        rows.append([model.name, quant, size(model.bytes), fits, _ago(model.last_used)])
+    capacity = MachineCapacity()
+    rows = [
+        [
+            model.name,
+            model.quant or "?",
+            size(model.bytes),
+            _fits(model, capacity),
+            _ago(model.last_used),
+        ]
+        for model in here
+    ]
     typer.echo(table(["NAME", "QUANT", "SIZE", "FITS", "LAST USED"], rows, right=(2,)))
+
+
+def _fits(model: InstalledModel, capacity: MachineCapacity) -> str:
+    from gemma_cli.errors import GemmaError
+    from gemma_cli.models.entries import load_catalog
+    from gemma_cli.models.headers import known_header
+
+    entry = load_catalog().get(model.name)
+    if entry is not None:
+        fit = capacity.fit(entry.shape, model.bytes)
+    else:
+        try:
+            fit = capacity.fit_header(known_header(model.path))
+        except GemmaError:
+            return "damaged"
+    return "yes" if fit.fits else "no"
 
 
 def _ago(moment: str | None) -> str:
@@ -88,54 +108,71 @@ def _ago(moment: str | None) -> str:
 
 
 def _available(here: list[InstalledModel], json_output: bool) -> None:
-    from gemma_cli.machine.devices import available_memory
+    from gemma_cli.commands.fitting import MachineCapacity
     from gemma_cli.models.catalog import load_catalog
 
-    models, free = load_catalog().models, available_memory()
+    models, capacity = load_catalog().models, MachineCapacity()
     if json_output:
-        _print_json([_available_json(model, here, free) for model in models])
+        _print_json([_available_json(model, here, capacity) for model in models])
         return
     from gemma_cli.terminal.tables import size, table
 
-    header = ["NAME", "SIZES", "CONTEXT", "SEES", "LICENCE", "HERE", "FITS"]
-    rows = [_available_row(model, here, free) for model in models]
-    typer.echo(table(header, rows, right=(2,)))
+    header = ["NAME", "CONTEXT", "ALSO TAKES", "LICENCE", "HERE", "FITS"]
+    rows = [_available_row(model, here, capacity) for model in models]
+    lines = table(header, rows, right=(1,)).splitlines()
+    typer.echo(f"{lines[0]}\n  quantizations with their sizes in GB")
+    for model, line in zip(models, lines[1:], strict=True):
+        typer.echo(line)
+        for sizes in _quantization_lines(model):
+            typer.echo(f"  {sizes}")
     typer.echo(
-        f"\nFITS: the best quantization for the {size(free)} of memory that is free now."
+        f"\nFITS: the best quantization for the {size(capacity.free)} of memory that is free now."
+        "\n~ about; ? not known before the download."
         "\nDownload one: gemma pull NAME    All about one: gemma show NAME",
         err=True,
     )
 
 
-def _available_row(model: CatalogModel, here: list[InstalledModel], free: int) -> list[str]:
+def _available_row(
+    model: CatalogModel, here: list[InstalledModel], capacity: MachineCapacity
+) -> list[str]:
     from gemma_cli.models.choice import best_file
-    from gemma_cli.terminal.tables import size
 
-    sizes = [file.planning_size for file in model.files if file.planning_size]
-    span = size(min(sizes), about=True) if sizes else "?"
-    if sizes and max(sizes) != min(sizes):
-        span = f"{size(min(sizes)).removesuffix(' GB')}-{size(max(sizes))}"
-    choice = best_file(model, free)
+    choice = best_file(model, capacity)
     quants = [installed.quant for installed in here if installed.name == model.id]
     return [
         model.id,
-        span,
         f"{model.shape.n_ctx_train // 1024}k",
-        "images" if "image" in model.modalities else "-",
+        ", ".join(kind for kind in model.modalities if kind != "text") or "-",
         model.license.id,
         quants[0] + ("+" if len(quants) > 1 else "") if quants else "-",
         choice.file.quant if choice.fits else "no",
     ]
 
 
-def _available_json(model: CatalogModel, here: list[InstalledModel], free: int) -> dict[str, Any]:
-    from gemma_cli.models.choice import best_file, estimate, memory_needed
+def _quantization_lines(model: CatalogModel) -> list[str]:
+    """`Q8_0 4.13   Q6_K 3.19 ...`, in as many lines as the width asks for."""
+    import textwrap
 
-    choice = best_file(model, free)
+    words = []
+    for file in model.files:
+        known = file.planning_size
+        number = "?" if known is None else f"{'' if file.size else '~'}{known / 1e9:.2f}"
+        # A space that does not break keeps a size beside its quantization.
+        words.append(f"{file.quant}\xa0{number}")
+    wrapped = textwrap.wrap("  ".join(words), _WIDTH - 2, break_on_hyphens=False)
+    return [line.replace("\xa0", " ") for line in wrapped]
+
+
+def _available_json(
+    model: CatalogModel, here: list[InstalledModel], capacity: MachineCapacity
+) -> dict[str, Any]:
+    from gemma_cli.models.choice import best_file, planned_bytes
+
+    choice = best_file(model, capacity)
     quants = []
     for file in model.files:
-        planned = file.planning_size or estimate(model, file)
-        fits = memory_needed(model.shape, planned) <= free if planned else None
+        planned = planned_bytes(model, file)
         quants.append(
             {
                 "quant": file.quant,
@@ -146,7 +183,7 @@ def _available_json(model: CatalogModel, here: list[InstalledModel], free: int) 
                 "revision": file.revision,
                 "sha256": file.sha256,
                 "installed": any(i.name == model.id and i.quant == file.quant for i in here),
-                "fits": fits,
+                "fits": capacity.fit(model.shape, planned).fits if planned else None,
             }
         )
     return {

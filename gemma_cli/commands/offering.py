@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
 
 if TYPE_CHECKING:
+    from gemma_cli.machine.devices import Machine
     from gemma_cli.models.choice import Choice
     from gemma_cli.models.entries import CatalogModel
 
@@ -23,10 +25,7 @@ def offer_download() -> str | None:
     from gemma_cli.machine.devices import this_machine
     from gemma_cli.terminal.tables import size
 
-    machine = this_machine()
-    # On a CPU a model that fills the memory also answers at a walking pace.
-    room = sum(gpu.free for gpu in machine.gpus) or machine.host.free // 2
-    found = best_model(room)
+    found = best_model(this_machine())
     if found is None:
         return None
     model, choice = found
@@ -42,15 +41,21 @@ def offer_download() -> str | None:
     return name
 
 
-def best_model(room: int) -> tuple[CatalogModel, Choice] | None:
-    """The largest chat model of the family that fits in `room` bytes, in its best quantization."""
+def best_model(machine: Machine) -> tuple[CatalogModel, Choice] | None:
+    """The largest chat model of the family, in its best quantization, that runs well here."""
+    from gemma_cli.commands.fitting import MachineCapacity
     from gemma_cli.models.choice import best_file
     from gemma_cli.models.entries import load_catalog
 
+    if not machine.gpus:
+        # On a CPU a model that fills the memory also answers at a walking pace.
+        machine = replace(machine, host=replace(machine.host, free=machine.host.free // 2))
+    capacity = MachineCapacity(machine, whole_on_gpu=bool(machine.gpus))
     fitting = [
-        (model, choice)
+        (choice.fit.needed, (model, choice))
         for model in load_catalog().models
         if model.family == _FAMILY and not model.base
-        if (choice := best_file(model, room)).fits
+        for choice in [best_file(model, capacity)]
+        if choice.fit and choice.fit.fits
     ]
-    return max(fitting, key=lambda found: found[1].needed, default=None)
+    return max(fitting, key=lambda pair: pair[0], default=(0, None))[1]

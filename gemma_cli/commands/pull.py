@@ -54,6 +54,7 @@ def pull(
         _pull(refs, revision, vision, dry_run, accept_license, watcher)
     except KeyboardInterrupt as error:
         again = " ".join(models) + (f" --quant {quant}" if quant else "")
+        again += (f" --revision {revision}" if revision else "") + (" --vision" if vision else "")
         raise Cancelled(
             "stopped", f"what arrived is kept; go on with: gemma pull {again}"
         ) from error
@@ -69,6 +70,7 @@ def _pull(
     accept_license: bool,
     watcher: Watcher,
 ) -> None:
+    from gemma_cli.commands.fitting import MachineCapacity
     from gemma_cli.models import hub
     from gemma_cli.models.demo import DEMO_ID
     from gemma_cli.models.download import check_space
@@ -76,13 +78,14 @@ def _pull(
     from gemma_cli.models.store import demo_model, find
 
     wanted: list[Wanted] = []
+    capacity = MachineCapacity()
     for ref in refs:
         if ref.name == DEMO_ID:
             watcher.here(demo_model())
         elif hub.is_offline():
             watcher.here(find(ref))
         else:
-            wanted.append(resolve(ref, revision, vision, _memory(), watcher.report))
+            wanted.append(resolve(ref, revision, vision, capacity, watcher.report))
             watcher.resolved(wanted[-1])
     if dry_run:
         for one in wanted:
@@ -93,14 +96,6 @@ def _pull(
     check_space([file for one in wanted for file in one.everything])
     for one in wanted:
         watcher.here(_fetch(one, watcher))
-
-
-def _memory() -> int:
-    """Bytes that a model may take here: free RAM, and free memory of GPUs less a margin."""
-    from gemma_cli.machine.devices import this_machine
-
-    machine = this_machine()
-    return machine.host.free + sum(max(0, gpu.free - (1 << 30)) for gpu in machine.gpus)
 
 
 def _agree(terms: License | None, accept_license: bool) -> None:

@@ -20,24 +20,45 @@ def show(
     """Show a model's facts, quantizations, licence, what is here of it, and its template."""
     from gemma_cli.errors import ModelNotFoundError
     from gemma_cli.models.catalog import load_catalog, parse_name
-    from gemma_cli.models.gguf import read_header
-    from gemma_cli.models.store import find, find_all
+    from gemma_cli.models.store import find_all
 
     ref = parse_name(model)
     try:
         here = find_all(ref)
-        best = find(ref)
-        header = read_header(best.path)
     except ModelNotFoundError:
+        if ref.kind == "hub" and _online():
+            from gemma_cli.commands.repository import show_repository
+
+            show_repository(ref, json_output)
+            return
         if ref.kind != "catalog":
             raise
-        here, best, header = [], None, None
+        here = []
+    best = here[0] if here else None
+    header = _header(best) if best else None
     entry = ref.model or (load_catalog().get(best.name) if best else None)
     facts = _facts(ref, entry, header, best)
     if json_output:
         _print_json(facts, entry, here, header)
     else:
         _print(facts, entry, here, header)
+
+
+def _online() -> bool:
+    from gemma_cli.models import hub
+
+    return not hub.is_offline()
+
+
+def _header(best: InstalledModel) -> Header | None:
+    """The file's own facts. None for the embedded model before its first use: joining
+    its parts is not done just to look."""
+    from gemma_cli.models.demo import DEMO_ID, assembled
+    from gemma_cli.models.headers import known_header
+
+    if best.name == DEMO_ID and assembled() is None:
+        return None
+    return known_header(best.path)
 
 
 def _facts(
@@ -61,10 +82,10 @@ def _facts(
     elif header:
         facts |= {"title": header.name, "license": header.license}
     facts |= {
-        "quant": header.quant if header else None,
-        "path": str(best.path) if best else None,
-        "file_bytes": header.file_bytes if header else None,
-        "plan": _plan(header) if header else None,
+        "quant": header.quant if header else best.quant if best else None,
+        "path": str(best.path) if best and header else None,
+        "file_bytes": header.file_bytes if header else best.bytes if best else None,
+        "plan": _plan(entry, header),
         "architecture": shape.architecture,
         "context": shape.n_ctx_train,
         "layers": shape.n_layers,
@@ -80,19 +101,27 @@ def _facts(
     return facts
 
 
-def _plan(header: Header) -> str:
-    """How it would be loaded here now, or why it cannot be."""
-    from gemma_cli.errors import GemmaError
-    from gemma_cli.machine.devices import this_machine
-    from gemma_cli.machine.memory import Wishes, plan
+def _plan(entry: CatalogModel | None, header: Header | None) -> str:
+    """How it would be loaded here now, or why it cannot be; of what is not here, its best file."""
+    from gemma_cli.commands.fitting import MachineCapacity, planned_header
+    from gemma_cli.errors import DoesNotFitError
+    from gemma_cli.models.choice import best_file, planned_bytes
 
+    capacity, which = MachineCapacity(), ""
+    if header is None:
+        assert entry is not None
+        file = best_file(entry, capacity).file
+        weights = planned_bytes(entry, file)
+        if weights is None:
+            return "its size is not known before the download"
+        header, which = planned_header(entry.shape, weights), f"{file.quant}: "
     try:
-        chosen = plan(header, this_machine(), Wishes())
-    except GemmaError as error:
-        return error.message
+        chosen = capacity.plan(header)
+    except DoesNotFitError as error:
+        return f"{which}does not fit: {error.message}"
     return (
-        f"context {chosen.n_ctx:,}, {chosen.gpu_layers} of {chosen.n_layers + 1} layers on a GPU,"
-        f" {chosen.threads} threads"
+        f"{which}context {chosen.n_ctx:,}, {chosen.gpu_layers} of {chosen.n_layers + 1} layers"
+        f" on a GPU, {chosen.threads} threads"
     )
 
 
@@ -150,14 +179,22 @@ def _print(
         typer.echo("")
         typer.echo(_quantizations(entry, here))
     typer.echo("")
-    for model in here:
-        typer.echo(clean_line(f"here: {model.path}"))
-    if header is None:
-        typer.echo(f"Not here yet: gemma pull {facts['name']}", err=True)
-    elif header.chat_template:
-        typer.echo(f"\nchat template:\n{clean(header.chat_template)}")
+    if header is not None:
+        for model in here:
+            typer.echo(clean_line(f"here: {model.path}"))
+        template = header.chat_template
+        typer.echo(f"\nchat template:\n{clean(template)}" if template else "\nchat template: none")
+    elif here:
+        typer.echo(
+            "Here, in its Python packages: its first use joins the parts into one file,"
+            f" {here[0].path}",
+            err=True,
+        )
     else:
-        typer.echo("\nchat template: none")
+        typer.echo(
+            f"Not here yet: gemma pull {facts['name']}    (its chat template comes with the file)",
+            err=True,
+        )
 
 
 def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
@@ -193,20 +230,20 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _quantizations(entry: CatalogModel, here: list[InstalledModel]) -> str:
-    from gemma_cli.machine.devices import available_memory
-    from gemma_cli.models.choice import memory_needed
+    from gemma_cli.commands.fitting import MachineCapacity
+    from gemma_cli.models.choice import planned_bytes
     from gemma_cli.terminal.tables import size, table
 
-    free = available_memory()
+    capacity = MachineCapacity()
     quants = {model.quant for model in here}
     rows = []
     for file in entry.files:
-        planned = file.planning_size
-        fits = "?" if planned is None else "yes"
-        if planned is not None and memory_needed(entry.shape, planned) > free:
-            fits = "no"
+        weights = planned_bytes(entry, file)
+        fits = "?"
+        if weights is not None:
+            fits = "yes" if capacity.fit(entry.shape, weights).fits else "no"
         where = "here" if file.quant in quants else "-"
-        about = file.size is None and planned is not None
+        about = file.size is None and file.size_approx is not None
         source = file.package or f"{file.repo}/{file.file}"
-        rows.append([file.quant, size(planned, about=about), fits, where, source])
+        rows.append([file.quant, size(file.planning_size, about=about), fits, where, source])
     return table(["QUANT", "SIZE", "FITS", "HERE", "FROM"], rows, right=(1,))

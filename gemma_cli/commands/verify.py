@@ -45,18 +45,22 @@ def verify(
 def _check(model: InstalledModel, line: ProgressLine) -> tuple[str, str]:
     """("ok" | "damaged" | "unknown", what was found)."""
     from gemma_cli.errors import GemmaError
+    from gemma_cli.models.demo import DEMO_ID
     from gemma_cli.models.gguf import read_header
     from gemma_cli.models.store import parts_of, published_hash
 
     try:
-        for path in parts_of(model):
-            wanted = published_hash(model, path)
+        paths = parts_of(model)
+        # The packages' parts of the embedded model have one hash together.
+        units = [paths] if model.name == DEMO_ID else [[path] for path in paths]
+        for unit in units:
+            wanted = published_hash(model, unit[0])
             if wanted is None:
-                read_header(path)
+                read_header(unit[0])
                 return "unknown", "no published hash is known; its header and length are right"
-            found = _hash(path, wanted, model.ref, line)
+            found = _hash(unit, wanted, model.ref, line)
             if found != wanted:
-                return "damaged", f"{path.name} has {found}, published is {wanted}"
+                return "damaged", f"{unit[0].name} has {found}, published is {wanted}"
     except GemmaError as error:
         return "damaged", error.message
     except OSError as error:
@@ -64,11 +68,11 @@ def _check(model: InstalledModel, line: ProgressLine) -> tuple[str, str]:
     return "ok", ""
 
 
-def _hash(path: Path, wanted: str, label: str, line: ProgressLine) -> str:
+def _hash(paths: list[Path], wanted: str, label: str, line: ProgressLine) -> str:
     from gemma_cli.models.hashing import file_hash
 
-    total = path.stat().st_size
-    line.start(label)
+    total = sum(path.stat().st_size for path in paths)
+    line.start(f"verifying {label}")
     done = 0
 
     def advance(count: int) -> None:
@@ -76,7 +80,7 @@ def _hash(path: Path, wanted: str, label: str, line: ProgressLine) -> str:
         done += count
         line.update(done, total)
 
-    return file_hash(path, wanted, advance)
+    return file_hash(paths, wanted, advance)
 
 
 def _print_json(results: list[tuple[InstalledModel, str, str]]) -> None:

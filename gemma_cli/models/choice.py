@@ -1,71 +1,69 @@
-"""Which quantization to take: pure arithmetic on sizes and free memory."""
+"""Which quantization to take: the best whose weights this machine can hold."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from gemma_cli.models.entries import CatalogFile, CatalogModel, Shape
 
-# A context that a conversation with a pasted page or two needs.
-USEFUL_CTX = 8192
-_UBATCH = 512
-# llama.cpp's own working memory beside the compute buffer, and room for others.
-_MARGIN = 512 << 20
-
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """The file to take. needed: bytes in memory with a useful context. fits: whether it does."""
+class Fit:
+    """needed: bytes in memory with a useful context. fits: whether this machine has them."""
 
-    file: CatalogFile
     needed: int
     fits: bool
 
 
-def memory_needed(shape: Shape, weights: int, projector: int = 0, n_ctx: int = USEFUL_CTX) -> int:
-    """Bytes to hold the weights, the projector, an f16 KV cache of n_ctx tokens and buffers."""
-    n_ctx = min(n_ctx, shape.n_ctx_train)
-    activations = _UBATCH * 4 * (3 * shape.n_ff + 4 * shape.n_embd)
-    return weights + projector + kv_bytes(shape, n_ctx) + activations + 4 * shape.n_vocab + _MARGIN
+class Capacity(Protocol):
+    """What a machine can hold. free: bytes that a model may take, GPUs included."""
+
+    @property
+    def free(self) -> int: ...
+
+    def fit(self, shape: Shape, weights: int) -> Fit: ...
 
 
-def kv_bytes(shape: Shape, n_ctx: int) -> int:
-    """Bytes of an f16 KV cache: full layers keep n_ctx cells, window layers their window."""
-    total = 0
-    for layer in range(shape.n_layers - shape.shared_kv_layers):
-        window = shape.sliding_pattern[layer]
-        cells = min(n_ctx, shape.sliding_window + _UBATCH) if window else n_ctx
-        k, v = shape.head_dim_k, shape.head_dim_v
-        if window and shape.head_dim_k_swa and shape.head_dim_v_swa:
-            k, v = shape.head_dim_k_swa, shape.head_dim_v_swa
-        total += cells * (k + v) * shape.n_head_kv[layer] * 2
-    return total
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The file to take, and how it fits; fit None where its size is not even a guess."""
+
+    file: CatalogFile
+    fit: Fit | None
+
+    @property
+    def fits(self) -> bool:
+        return self.fit is not None and self.fit.fits
 
 
-def best_file(
-    model: CatalogModel, available: int, projector: int = 0, sizes: dict[str, int] | None = None
-) -> Choice:
-    """The best quantization that fits in `available` bytes, else the smallest one.
+def best_file(model: CatalogModel, capacity: Capacity, projector: int = 0) -> Choice:
+    """The best quantization that fits beside `projector` bytes, else the smallest one.
 
-    sizes: exact bytes by quantization where they are known better than the
-    catalogue does. A file of unknown size is taken only if there is no other.
+    A file of unknown size is taken only if there is no other.
     """
-    choices = [
-        Choice(file, needed, needed <= available)
-        for file in model.files
-        if (weights := (sizes or {}).get(file.quant) or file.planning_size or estimate(model, file))
-        and (needed := memory_needed(model.shape, weights, projector))
-    ]
+    choices = []
+    for file in model.files:
+        weights = planned_bytes(model, file)
+        if weights is None:
+            continue
+        fit = capacity.fit(model.shape, weights + projector)
+        if fit.fits:
+            return Choice(file, fit)
+        choices.append((fit.needed, Choice(file, fit)))
     if not choices:
-        return Choice(model.files[-1], 0, False)
-    return next((c for c in choices if c.fits), min(choices, key=lambda c: c.needed))
+        return Choice(model.files[-1], None)
+    return min(choices, key=lambda pair: pair[0])[1]
 
 
-def estimate(model: CatalogModel, file: CatalogFile) -> int | None:
-    """The size of a file that nobody stated, from a sibling's bits a weight.
+def planned_bytes(model: CatalogModel, file: CatalogFile) -> int | None:
+    """A file's size to plan with: stated, else from a sibling's bits a weight.
 
-    None without one. Good to a fifth: enough to choose, never shown as the size.
+    None without a sibling. The estimate is good to a fifth: enough to choose,
+    never shown as the size.
     """
+    if file.planning_size:
+        return file.planning_size
     for other in model.files:
         if other.planning_size and _bits(other.quant) and _bits(file.quant):
             return int(other.planning_size * _bits(file.quant) / _bits(other.quant) * 1.1)

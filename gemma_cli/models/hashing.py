@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -26,11 +26,13 @@ def new_hasher(published: str, size: int) -> Hasher:
     return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
 
 
-def file_hash(path: Path, published: str, advance: Callable[[int], None]) -> str:
-    """Hash a whole file for comparing with `published`; `advance` hears of every block's length."""
-    with path.open("rb", buffering=0) as file:
-        hasher = new_hasher(published, path.stat().st_size)
-        while block := file.read(BLOCK):
-            hasher.update(block)
-            advance(len(block))
+def file_hash(paths: Sequence[Path], published: str, advance: Callable[[int], None]) -> str:
+    """Hash files as if they were one, for comparing with `published`; `advance` hears of
+    every block's length."""
+    hasher = new_hasher(published, sum(path.stat().st_size for path in paths))
+    for path in paths:
+        with path.open("rb", buffering=0) as file:
+            while block := file.read(BLOCK):
+                hasher.update(block)
+                advance(len(block))
     return hasher.hexdigest()

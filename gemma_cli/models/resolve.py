@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from gemma_cli.errors import ModelNotFoundError, UsageError, VerificationError
 from gemma_cli.models import hub
 from gemma_cli.models.catalog import ModelRef
-from gemma_cli.models.choice import best_file
+from gemma_cli.models.choice import Capacity, best_file
 from gemma_cli.models.entries import CatalogFile, CatalogModel, License, load_catalog, quant_rank
 from gemma_cli.models.events import Report
 from gemma_cli.models.hubcache import is_projector, split_parts
@@ -39,13 +39,13 @@ class Wanted:
 
 
 def resolve(
-    ref: ModelRef, revision: str | None, vision: bool, available: int, report: Report
+    ref: ModelRef, revision: str | None, vision: bool, capacity: Capacity, report: Report
 ) -> Wanted:
-    """Ask the Hub what `ref` is. available: bytes of memory that a model may take here."""
+    """Ask the Hub what `ref` is, and choose what fits into `capacity` if no file is named."""
     if ref.kind == "catalog" and ref.model is not None:
-        return _from_catalog(ref.model, ref.quant, revision, vision, available, report)
+        return _from_catalog(ref.model, ref.quant, revision, vision, capacity, report)
     if ref.kind == "hub":
-        return _from_hub(replace(ref, revision=revision or ref.revision), vision, available, report)
+        return _from_hub(replace(ref, revision=revision or ref.revision), vision, capacity, report)
     raise UsageError(f"{ref.name} is a file on this machine already", "use it: gemma run -m PATH")
 
 
@@ -54,13 +54,13 @@ def _from_catalog(
     quant: str | None,
     revision: str | None,
     vision: bool,
-    available: int,
+    capacity: Capacity,
     report: Report,
 ) -> Wanted:
     if vision and model.projector is None:
         raise UsageError(f"{model.id} takes text only: there is no vision part", "leave --vision")
     planned = model.projector.planning_size or 0 if vision and model.projector else 0
-    entry, why = _pick(model, quant, planned, available)
+    entry, why = _pick(model, quant, planned, capacity)
     remotes, notes = _remote_files(entry, revision, report)
     projector = None
     if vision and model.projector:
@@ -72,20 +72,21 @@ def _from_catalog(
 
 
 def _pick(
-    model: CatalogModel, quant: str | None, projector: int, available: int
+    model: CatalogModel, quant: str | None, projector: int, capacity: Capacity
 ) -> tuple[CatalogFile, str]:
     if quant is not None:
         return model.file(quant), ""
-    choice = best_file(model, available, projector)
-    needed, free = choice.needed / 1e9, available / 1e9
+    choice = best_file(model, capacity, projector)
+    if choice.fit is None:
+        return choice.file, "the size of no quantization is known before the download"
+    needed, free = choice.fit.needed / 1e9, capacity.free / 1e9
     if choice.fits:
         return choice.file, (
-            f"the best that fits: about {needed:.1f} GB with a context of 8192 tokens,"
-            f" {free:.1f} GB are free"
+            f"the best that fits: it takes about {needed:.1f} GB of memory, {free:.1f} GB are free"
         )
     return choice.file, (
-        f"the smallest there is, and still more than fits now: about {needed:.1f} GB,"
-        f" {free:.1f} GB are free"
+        f"the smallest there is, and still more than fits now: it takes about {needed:.1f} GB"
+        f" of memory, {free:.1f} GB are free"
     )
 
 
@@ -107,12 +108,12 @@ def _remote_files(
     return remotes, [f"{entry.file} was replaced by its publisher since this catalogue was made"]
 
 
-def _from_hub(ref: ModelRef, vision: bool, available: int, report: Report) -> Wanted:
+def _from_hub(ref: ModelRef, vision: bool, capacity: Capacity, report: Report) -> Wanted:
     listing = hub.list_repo(ref.repo, ref.revision, report)
     models = {f.name: f for f in listing.files if f.name.lower().endswith(".gguf")}
     file, why = ref.file, ""
     if file is None:
-        file, why = _choose_listed(ref, list(models.values()), available)
+        file, why = _choose_listed(ref, list(models.values()), capacity.free)
     # Every file at the commit of the listing, but noted under the branch asked for.
     branch = ref.revision or "main"
     names = [*split_parts(file), *(_listed_projector(ref, models) if vision else ())]
@@ -137,12 +138,8 @@ def _from_hub(ref: ModelRef, vision: bool, available: int, report: Report) -> Wa
 
 def _choose_listed(ref: ModelRef, files: Sequence[ListedFile], available: int) -> tuple[str, str]:
     """One model file of a listing: of the quantization asked for, else the best that fits."""
-    models = [f for f in files if not is_projector(f.name) and split_parts(f.name)[0] == f.name]
-    if not models:
-        raise ModelNotFoundError(
-            f"{ref.repo} holds no GGUF model", "look for a repository whose name ends in -GGUF"
-        )
-    quants = sorted({quant_in_name(f.name) or f.name for f in models}, key=quant_rank)
+    models = listed_models(ref.repo, files)
+    quants = list(dict.fromkeys(quant_in_name(f.name) or f.name for f in models))
     if ref.quant is not None:
         wanted = (ref.quant, f"UD-{ref.quant}")
         named = sorted(f.name for f in models if quant_in_name(f.name) in wanted)
@@ -153,15 +150,37 @@ def _choose_listed(ref: ModelRef, files: Sequence[ListedFile], available: int) -
         return named[0], ""
     if len(models) == 1:
         return models[0].name, ""
-    ordered = sorted(models, key=lambda f: (quant_rank(quant_in_name(f.name)), f.size or 0))
-    sizes = {
-        f.name: sum(p.size or 0 for p in files if p.name in split_parts(f.name)) for f in models
-    }
-    for file in ordered:
-        if 0 < sizes[file.name] * 1.2 <= available:
+    for file in models:
+        if fits_roughly(file, available):
             return file.name, f"the best that fits of {', '.join(quants)}"
-    smallest = min(models, key=lambda f: sizes[f.name] or float("inf"))
+    smallest = min(models, key=lambda f: f.size or float("inf"))
     return smallest.name, f"the smallest of {', '.join(quants)}; it may not fit"
+
+
+def listed_models(repo: str, files: Sequence[ListedFile]) -> list[ListedFile]:
+    """The models of a listing, best quantization first; a split set once, with its whole size.
+
+    ModelNotFoundError if there are none.
+    """
+    by_name = {file.name: file for file in files if file.name.lower().endswith(".gguf")}
+    models = []
+    for file in by_name.values():
+        names = split_parts(file.name)
+        if is_projector(file.name) or names[0] != file.name:
+            continue
+        sizes = [by_name[name].size if name in by_name else None for name in names]
+        total = sum(size for size in sizes if size is not None)
+        models.append(replace(file, size=None if None in sizes else total))
+    if not models:
+        raise ModelNotFoundError(
+            f"{repo} holds no GGUF model", "look for a repository whose name ends in -GGUF"
+        )
+    return sorted(models, key=lambda f: (quant_rank(quant_in_name(f.name)), -(f.size or 0)))
+
+
+def fits_roughly(file: ListedFile, available: int) -> bool:
+    """Whether a model of unknown shape is likely to fit: a fifth more than its weights."""
+    return file.size is not None and file.size * 1.2 <= available
 
 
 def _listed_projector(ref: ModelRef, files: dict[str, ListedFile]) -> tuple[str]:

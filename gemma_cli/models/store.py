@@ -193,9 +193,9 @@ def _is_asked_for(model: InstalledModel, ref: ModelRef) -> bool:
 
 
 def parts_of(model: InstalledModel) -> list[Path]:
-    """Its files, in order; the embedded model's is made ready if need be."""
+    """Its files, in order; of the embedded model the joined one, else the packages' parts."""
     if model.name == demo.DEMO_ID:
-        return [demo.assemble()]
+        return [model.path] if model.path.exists() else list(demo.demo_parts())
     return [model.path.with_name(name) for name in hubcache.split_parts(model.path.name)]
 
 
