@@ -331,6 +331,28 @@ def test_a_file_that_is_no_model_is_named(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("place", "old", "new", "said"),
+    [
+        (b"general.architecture", b"gemma3", b"gemmaX", "unknown model architecture: 'gemmaX'"),
+        (b"blk.0.attn_k.weight", b"attn_k", b"attn_Z", "'blk.0.attn_k.weight' not found"),
+        (b"tokenizer.ggml.model", b"llama", b"xxxxx", "unknown tokenizer: 'xxxxx'"),
+    ],
+)
+def test_a_failed_load_carries_llama_cpps_reason(
+    gemma: Gemma, demo_gguf: Path, tmp_path: Path, place: bytes, old: bytes, new: bytes, said: str
+) -> None:
+    file = tmp_path / "odd.gguf"
+    raw = bytearray(demo_gguf.read_bytes())
+    at = raw.index(old, raw.index(place))
+    raw[at : at + len(old)] = new
+    file.write_bytes(raw)
+    done = gemma("run", "-m", str(file), "x")
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root reads every file")
 def test_an_unreadable_file_is_named(gemma: Gemma, tmp_path: Path) -> None:
     file = tmp_path / "secret.gguf"

@@ -6,6 +6,7 @@ import ctypes
 import importlib
 import importlib.util
 import os
+import re
 import sys
 import types
 import warnings
@@ -122,11 +123,11 @@ class Log:
         return result, self._reason()
 
     def _reason(self) -> str:
-        """The first error line without its prefixes ("llama_model_load: ...: <reason>")."""
+        """The first error line without the function's name and "error loading model ...: "."""
         lines = [line.strip() for line in self._errors if line.strip()]
         if not lines:
             return "it did not say why"
-        return lines[0].rsplit("error loading model: ", 1)[-1].split(": ", 1)[-1]
+        return re.sub(r"^\w+: ((error|failed) [\w ]+: )*", "", lines[0])
 
     def _write(self, level: int, text: bytes, _data: object) -> None:
         line = text.decode("utf-8", "replace")
