@@ -28,11 +28,12 @@ def main() -> None:
 
 
 def _run() -> int:
-    from gemma_cli.cli import app
     from gemma_cli.errors import ExitCode, GemmaError
 
     _use_utf8()
     try:
+        from gemma_cli.cli import app  # here, so that Ctrl-C during the import is one too
+
         app(prog_name="gemma")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else ExitCode.FAILURE if end.code else 0
