@@ -39,7 +39,7 @@ def _run() -> int:
         return end.code if isinstance(end.code, int) else ExitCode.FAILURE if end.code else 0
     except GemmaError as error:
         if _debugging():
-            raise
+            sys.excepthook(*sys.exc_info())
         report(error.message, error.hint)
         return error.exit_code
     except BrokenPipeError:
