@@ -199,6 +199,8 @@ def test_terms_on_a_terminal(hub: LoopbackHub, home: Env) -> None:
     assert code == 130
     assert "nothing was downloaded" in said
     assert hub.gets() == []
+    code, said = on_terminal(home, b"\x04", "pull", "tiny:1b")
+    assert (code, "nothing was downloaded" in said, "Abort" in said) == (130, True, False)
     code, said = on_terminal(home, b"y\n", "pull", "tiny:1b")
     assert code == 0
     assert "100%" in said
@@ -246,6 +248,29 @@ def test_a_token_that_is_wrong(hub: LoopbackHub, gemma: Gemma) -> None:
 
 
 @pytest.mark.parametrize(
+    ("variable", "value", "code", "said"),
+    [
+        ("HF_ENDPOINT", "nowhere", 4, "no address that can be used: nowhere"),
+        ("HF_ENDPOINT", "http://[::1", 2, "check HF_ENDPOINT"),
+        ("HF_ENDPOINT", "http://127.0.0.1:99999", 2, "check HF_ENDPOINT"),
+        ("SSL_CERT_FILE", "/no/such.pem", 4, "check SSL_CERT_FILE"),
+        ("SSL_CERT_FILE", __file__, 4, "check SSL_CERT_FILE"),
+        ("HTTPS_PROXY", "socks9://x", 4, "HTTPS_PROXY"),
+        ("HF_TOKEN", "hf_\xe4", 4, "set HF_TOKEN anew"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "soon", 2, "check HF_ENDPOINT and"),
+    ],
+)
+def test_settings_that_cannot_be_used(
+    hub: LoopbackHub, gemma: Gemma, variable: str, value: str, code: int, said: str
+) -> None:
+    done = gemma("pull", f"hf:{REPO}:q4_0", env={variable: value})
+    assert done.returncode == code
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) <= 2
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize(
     ("name", "code", "said"),
     [
         ("hf:owner/none", 3, "no repository owner/none"),
@@ -255,7 +280,7 @@ def test_a_token_that_is_wrong(hub: LoopbackHub, gemma: Gemma) -> None:
         ("tiny:1b:q6_k", 3, "there are: Q8_0, Q5_K_M"),
         ("tiny:2b", 3, "did you mean tiny:1b"),
         ("hf:owner/words", 3, "holds no GGUF model"),
-        ("./there.gguf", 2, "a file on this machine"),
+        ("./there.gguf", 2, "a path on this machine"),
         ("hf:owner", 2, "no Hub reference"),
     ],
 )
@@ -388,3 +413,9 @@ def test_the_embedded_model_needs_no_hub(gemma: Gemma, with_demo: Env) -> None:
     done = gemma("pull", "gemma3:270m-pt", env=with_demo | {"HF_ENDPOINT": "http://127.0.0.1:9"})
     assert done.returncode == 0, done.stderr
     assert "gemma3:270m-pt:q4_k_m is here (253 MB)" in done.stderr
+
+
+def test_a_dry_run_joins_nothing(gemma: Gemma, home: Env) -> None:
+    done = gemma("pull", "gemma3:270m-pt", "--dry-run")
+    assert (done.returncode, "would join" in done.stderr) == (0, True)
+    assert not list(Path(home["GEMMA_HOME"]).rglob("*.gguf*"))

@@ -21,6 +21,7 @@ def offer_download() -> str | None:
     """Ask, and pull on a yes: the model's name. None: nobody to ask, or a no."""
     if not all(stream and stream.isatty() for stream in (sys.stdin, sys.stderr)):
         return None
+    from gemma_cli.commands.asking import confirm
     from gemma_cli.commands.pull import pull
     from gemma_cli.machine.devices import this_machine
     from gemma_cli.terminal.tables import size
@@ -35,7 +36,7 @@ def offer_download() -> str | None:
         f"{name} ({size(choice.file.planning_size, about=choice.file.size is None)}).",
         err=True,
     )
-    if not typer.confirm("Download it now?", default=True, err=True):
+    if not confirm("Download it now?", nothing_done="nothing was downloaded", default=True):
         return None
     pull([name])
     return name

@@ -75,15 +75,14 @@ def _pull(
     from gemma_cli.models.demo import DEMO_ID
     from gemma_cli.models.download import check_space
     from gemma_cli.models.resolve import resolve
-    from gemma_cli.models.store import demo_model, find
 
     wanted: list[Wanted] = []
     capacity = MachineCapacity()
     for ref in refs:
         if ref.name == DEMO_ID:
-            watcher.here(demo_model())
+            _join_embedded(watcher, dry_run)
         elif hub.is_offline():
-            watcher.here(find(ref))
+            watcher.here(_find_offline(ref))
         else:
             wanted.append(resolve(ref, revision, vision, capacity, watcher.report))
             watcher.resolved(wanted[-1])
@@ -98,10 +97,36 @@ def _pull(
         watcher.here(_fetch(one, watcher))
 
 
+def _join_embedded(watcher: Watcher, dry_run: bool) -> None:
+    """The embedded model needs no Hub: its parts are joined into one file."""
+    from gemma_cli.models.demo import assembled, demo_parts, demo_path
+    from gemma_cli.models.store import demo_model
+
+    if assembled() is None and demo_parts():
+        would = "would join" if dry_run else "joining"
+        watcher.note(f"{would} the parts from its packages into {demo_path()}")
+        if dry_run:
+            return
+    watcher.here(demo_model())
+
+
+def _find_offline(ref: ModelRef) -> InstalledModel:
+    from gemma_cli.errors import ModelNotFoundError
+    from gemma_cli.models.store import find
+
+    try:
+        return find(ref)
+    except ModelNotFoundError as error:
+        raise ModelNotFoundError(
+            f"{error.message}, and offline mode is on", "unset HF_HUB_OFFLINE, then gemma pull it"
+        ) from error
+
+
 def _agree(terms: License | None, accept_license: bool) -> None:
     """Show a model's terms before the first download under them."""
     import sys
 
+    from gemma_cli.commands.asking import confirm
     from gemma_cli.errors import Cancelled, UsageError
     from gemma_cli.models.licenses import accept, is_accepted
 
@@ -118,8 +143,9 @@ def _agree(terms: License | None, accept_license: bool) -> None:
                 f"the {terms.title} must be accepted once before the first download",
                 "read them, then add --accept-license (it is remembered)",
             )
-        if not typer.confirm("Do you accept these terms?", err=True):
-            raise Cancelled("nothing was downloaded", None)
+        nothing = "nothing was downloaded"
+        if not confirm("Do you accept these terms?", nothing_done=nothing):
+            raise Cancelled(nothing)
     accept(terms)
 
 

@@ -48,6 +48,7 @@ def _may_remove(chosen: list[InstalledModel], yes: bool) -> None:
     """Ask once for everything. Without a terminal to ask on, -y must be given."""
     import sys
 
+    from gemma_cli.commands.asking import confirm
     from gemma_cli.errors import Cancelled, UsageError
     from gemma_cli.terminal.tables import size
 
@@ -57,8 +58,9 @@ def _may_remove(chosen: list[InstalledModel], yes: bool) -> None:
         raise UsageError("nobody can be asked here, so nothing is removed", "add -y to remove")
     for model in chosen:
         typer.echo(f"{model.ref}  {size(model.bytes)}", err=True)
-    if not typer.confirm("Remove?", err=True):
-        raise Cancelled("nothing was removed")
+    nothing = "nothing was removed"
+    if not confirm("Remove?", nothing_done=nothing):
+        raise Cancelled(nothing)
 
 
 def _remove(model: InstalledModel, chosen: list[InstalledModel], yes: bool) -> int:
@@ -97,12 +99,14 @@ def _files_of(model: InstalledModel, chosen: list[InstalledModel]) -> list[Path]
 
 def _also_others(removal: Removal, yes: bool) -> bool:
     """Whether references that are not this model's go as well; never without being asked."""
+    from gemma_cli.commands.asking import confirm
+
     others = "\n".join(f"  {path}" for path in removal.kept)
     _say(f"other references hold the same bytes:\n{others}")
     if yes:
         _say("they stay, and so do the bytes")
         return False
-    return typer.confirm("Remove them too?", err=True)
+    return confirm("Remove them too?", nothing_done="this model was not removed")
 
 
 def _packages() -> str:

@@ -36,9 +36,9 @@ class Watcher:
             case events.Progress(file=file, done=done, total=total):
                 self._begin(file)
                 self._line.update(done, total)
-            case events.Waiting(reason=reason, seconds=seconds):
+            case events.Waiting(file=file, reason=reason, seconds=seconds):
                 when = f"in {seconds:.0f} s" if seconds >= 1 else "now"
-                self._line.note(f"{reason}; trying again {when}")
+                self._line.note(f"{file}: {reason}; trying again {when}")
             case events.Locked(file=file):
                 self._line.note(f"{file}: another process is downloading it; waiting for it")
             case events.Finished():

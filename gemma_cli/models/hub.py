@@ -28,14 +28,21 @@ for _variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         os.environ.setdefault("SSL_CERT_FILE", os.environ[_variable])
 
 import httpx2
-from huggingface_hub import constants, get_session, get_token
 
 from gemma_cli import __version__
-from gemma_cli.errors import DownloadError, GemmaError
+from gemma_cli.errors import DownloadError, GemmaError, UsageError
 from gemma_cli.models.events import Report
 from gemma_cli.models.listing import COMMIT, Asked, Listing, RemoteFile, parse_listing
 from gemma_cli.models.patience import Patience, TransientError
 from gemma_cli.models.refusals import refusal, retry_after
+
+try:
+    from huggingface_hub import constants, get_session, get_token
+except ValueError as error:  # HF_ENDPOINT=http://[::1, HF_HUB_DOWNLOAD_TIMEOUT=soon
+    raise UsageError(
+        f"a setting of the Hub cannot be used: {error}",
+        "check HF_ENDPOINT and the other variables whose names begin with HF_",
+    ) from error
 
 _T = TypeVar("_T")
 _CONNECT_S = 5.0
@@ -45,6 +52,7 @@ _UNREACHABLE_S = 3.0
 _MOST_REDIRECTS = 5
 _LISTING_LIMIT = 32 << 20
 _HASH = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
+_ERRNO = re.compile(r"^\[Errno -?\d+\] ")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
@@ -215,7 +223,7 @@ def _send(
 def _open(
     method: str, url: str, headers: dict[str, str], timeout: float, *, follow: bool
 ) -> httpx2.Response:
-    client = get_session()
+    client = _session()
     limits = httpx2.Timeout(timeout, connect=_CONNECT_S)
     # Any compression would change the size and the hash of what arrives.
     headers = {**headers, "Accept-Encoding": "identity"}
@@ -226,6 +234,17 @@ def _open(
         raise _transport_trouble(error) from error
     except (httpx2.InvalidURL, httpx2.TooManyRedirects) as error:
         raise DownloadError(f"{endpoint()} sent an address that cannot be used") from error
+
+
+def _session() -> httpx2.Client:
+    """The library's own, made with the proxy and the certificates that the environment names."""
+    try:
+        return get_session()
+    except (OSError, ValueError) as error:
+        raise DownloadError(
+            f"the certificates or the proxy that are set cannot be used: {error}",
+            "check SSL_CERT_FILE, SSL_CERT_DIR, HTTPS_PROXY and ALL_PROXY",
+        ) from error
 
 
 def _transport_trouble(error: httpx2.TransportError) -> TransientError | GemmaError:
@@ -240,7 +259,7 @@ def _transport_trouble(error: httpx2.TransportError) -> TransientError | GemmaEr
     if isinstance(error, httpx2.UnsupportedProtocol):
         return DownloadError(f"no address that can be used: {endpoint()}", "check HF_ENDPOINT")
     if isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError)):
-        reason = str(error) or "no connection within 5 seconds"
+        reason = _ERRNO.sub("", str(error)) or "no connection within 5 seconds"
         return TransientError(reason, unreachable=True)
     if isinstance(error, httpx2.TimeoutException):
         return TransientError("the server stopped answering")
@@ -267,9 +286,15 @@ def _token() -> str | None:
     if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
         return None
     try:
-        return get_token()
+        token = get_token()
     except OSError:  # a stored login that cannot be read is none
         return None
+    if token is not None and not (token.isascii() and token.isprintable()):
+        raise DownloadError(
+            "the token holds characters that no token has",
+            "set HF_TOKEN anew, or log in again: hf auth login",
+        )
+    return token
 
 
 def _hub_headers() -> dict[str, str]:

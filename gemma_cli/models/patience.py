@@ -7,6 +7,9 @@ import time
 from gemma_cli.models.events import Report, Waiting
 
 _LONGEST_WAIT_S = 600.0
+# A server that takes connections and never answers: said within 150 seconds, the
+# last wait and the last try included.
+_SILENT_S = 100.0
 
 
 class TransientError(Exception):
@@ -54,7 +57,8 @@ class Patience:
         elapsed = time.monotonic() - self._since
         if self._failures >= self._tries:
             return False
-        if trouble.unreachable and elapsed > self._unreachable_s:
+        limit = self._unreachable_s if trouble.unreachable else _SILENT_S
+        if elapsed > limit and trouble.retry_after is None:
             return False
         seconds = min(0.25 * 2 ** (self._failures - 1), 30.0)
         if trouble.retry_after is not None:
