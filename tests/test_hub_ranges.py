@@ -121,7 +121,8 @@ def test_the_tempo_is_decided_by_measuring(monkeypatch: pytest.MonkeyPatch) -> N
     assert not after(slow, 1, 5)  # too early to say
     assert after(slow, 4, 20)
     assert slow.several
-    assert after(slow, 4, 20)  # no gain: back to one, for good
+    assert slow.range_length == 20 * MIB // 4 // 2
+    assert not after(slow, 4, 20)  # no gain: back to one, for good
     assert not slow.several
     assert not after(slow, 4, 20)
     gain = Tempo()

@@ -165,7 +165,7 @@ def _arriving(part: _Part, remote: RemoteFile, tempo: Tempo) -> Generator[int]:
     tempo.begin()
     if tempo.several:
         # Closed at once when the loop around it ends early, not when it is collected.
-        with closing(several_ranges(remote, part.length)) as pieces:
+        with closing(several_ranges(remote, part.length, tempo)) as pieces:
             yield from map(part.append, pieces)
         return
     with open_content(remote, part.length) as (start, blocks):

@@ -18,7 +18,10 @@ from gemma_cli.models.listing import RemoteFile
 from gemma_cli.models.patience import TransientError
 
 _CONNECTIONS = 4
-_RANGE = 4 << 20
+# A range is what one connection brings in half a second, within these bounds:
+# short enough to judge several connections soon, and to lose little by giving them up.
+_RANGE_S = 0.5
+_SHORTEST_RANGE, _LONGEST_RANGE = 256 << 10, 4 << 20
 # How long one way is measured before the other is tried.
 _TRIAL_S = 3.0
 # Where one connection gives this much, more of them only cost.
@@ -39,6 +42,11 @@ class Tempo:
         self._bytes = 0
         self.several = False
 
+    @property
+    def range_length(self) -> int:
+        """Bytes to ask for at once when several connections are used."""
+        return max(_SHORTEST_RANGE, min(int(self._single * _RANGE_S), _LONGEST_RANGE))
+
     def begin(self) -> None:
         """A connection, or a set of them, begins to deliver."""
         self._began, self._bytes = time.monotonic(), 0
@@ -49,7 +57,10 @@ class Tempo:
             self.several, self._settled = False, True
 
     def should_change(self, arrived: int, remaining: int) -> bool:
-        """After `arrived` more bytes: whether to go over to the other way now."""
+        """After `arrived` more bytes: whether to break off and use several now.
+
+        From several to one nothing is broken off: several_ranges ends by itself.
+        """
         self._bytes += arrived
         elapsed = time.monotonic() - self._began
         if self._settled or elapsed < _TRIAL_S:
@@ -58,18 +69,20 @@ class Tempo:
         if self.several:
             self._settled = True
             self.several = rate >= self._single * _GAIN
-            return not self.several
+            return False
         self._settled = rate >= _FAST_ENOUGH or remaining < _WORTH_IT
         self._single, self.several = rate, not self._settled
         return self.several
 
 
-def several_ranges(remote: RemoteFile, start: int) -> Generator[bytes]:
+def several_ranges(remote: RemoteFile, start: int, tempo: Tempo) -> Generator[bytes]:
     """The file's bytes from `start` on, in order, fetched by several connections.
 
-    Raises what the first range that failed raised. Closing it stops the others soon.
+    Ends before the file does when `tempo` goes back to one: after the ranges that
+    are under way. Raises what the first range that failed raised. Closing it stops
+    the others soon.
     """
-    transfer = _Transfer(remote, start)
+    transfer = _Transfer(remote, start, tempo)
     try:
         yield from transfer.blocks()
     finally:
@@ -77,11 +90,14 @@ def several_ranges(remote: RemoteFile, start: int) -> Generator[bytes]:
 
 
 class _Transfer:
-    def __init__(self, remote: RemoteFile, start: int) -> None:
+    def __init__(self, remote: RemoteFile, start: int, tempo: Tempo) -> None:
         self._remote = remote
-        starts = range(start, remote.size, _RANGE)
-        self._ranges = iter([(at, min(at + _RANGE, remote.size)) for at in starts])
+        self._tempo = tempo
+        length = tempo.range_length
+        starts = range(start, remote.size, length)
+        self._ranges = iter([(at, min(at + length, remote.size)) for at in starts])
         self._order = list(starts)
+        self._taken = 0  # how many of them, from the front
         self._results: queue.Queue[tuple[int, bytes | Exception]] = queue.Queue()
         self._stopped = threading.Event()
         self._lock = threading.Lock()
@@ -92,7 +108,9 @@ class _Transfer:
         for _ in range(min(_CONNECTIONS, len(self._order))):
             threading.Thread(target=self._work, daemon=True).start()
         early: dict[int, bytes] = {}
-        for at in self._order:
+        for index, at in enumerate(self._order):
+            if self._is_over(index):
+                return
             while at not in early:
                 arrived, result = self._results.get()
                 if isinstance(result, Exception):
@@ -100,6 +118,10 @@ class _Transfer:
                 early[arrived] = result
             yield early.pop(at)
             self._places.release()
+
+    def _is_over(self, index: int) -> bool:
+        with self._lock:
+            return not self._tempo.several and index >= self._taken
 
     def stop(self) -> None:
         self._stopped.set()
@@ -110,9 +132,12 @@ class _Transfer:
         while True:
             self._places.acquire()
             with self._lock:
+                if self._stopped.is_set() or not self._tempo.several:
+                    return
                 span = next(self._ranges, None)
-            if span is None or self._stopped.is_set():
-                return
+                if span is None:
+                    return
+                self._taken += 1
             try:
                 self._results.put((span[0], self._fetch(*span)))
             except Exception as error:  # handed to the thread that waits, and raised there
