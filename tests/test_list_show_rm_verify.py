@@ -104,6 +104,8 @@ def test_show_what_is_not_here(gemma: Gemma) -> None:
     facts = json.loads(gemma("show", "gemma4:26b", "--json").stdout)
     assert (facts["license"], facts["installed"]) == ("apache-2.0", [])
     assert facts["kv_heads"][:6] == [8, 8, 8, 8, 8, 2]
+    named = json.loads(gemma("show", "gemma3:270m:q4_0", "--json").stdout)
+    assert named["plan"].startswith("Q4_0: context 32,768")
 
 
 def test_show_what_is_here(gemma: Gemma, cache: Path) -> None:

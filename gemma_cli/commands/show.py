@@ -85,7 +85,7 @@ def _facts(
         "quant": header.quant if header else best.quant if best else None,
         "path": str(best.path) if best and header else None,
         "file_bytes": header.file_bytes if header else best.bytes if best else None,
-        "plan": _plan(entry, header),
+        "plan": _plan(ref, entry, header),
         "architecture": shape.architecture,
         "context": shape.n_ctx_train,
         "layers": shape.n_layers,
@@ -101,8 +101,9 @@ def _facts(
     return facts
 
 
-def _plan(entry: CatalogModel | None, header: Header | None) -> str:
-    """How it would be loaded here now, or why it cannot be; of what is not here, its best file."""
+def _plan(ref: ModelRef, entry: CatalogModel | None, header: Header | None) -> str:
+    """How it would be loaded here now, or why it cannot be; of what is not here,
+    the file that was named, or the best one."""
     from gemma_cli.commands.fitting import MachineCapacity, planned_header
     from gemma_cli.errors import DoesNotFitError
     from gemma_cli.models.choice import best_file, planned_bytes
@@ -110,7 +111,7 @@ def _plan(entry: CatalogModel | None, header: Header | None) -> str:
     capacity, which = MachineCapacity(), ""
     if header is None:
         assert entry is not None
-        file = best_file(entry, capacity).file
+        file = entry.file(ref.quant) if ref.quant else best_file(entry, capacity).file
         weights = planned_bytes(entry, file)
         if weights is None:
             return "its size is not known before the download"
