@@ -266,6 +266,14 @@ def test_a_token_is_not_forged_across_neighbouring_words(vocabulary: Vocabulary)
     assert "<start_of_image>" not in {vocabulary.text_of(token) for token in ids}
 
 
+def test_a_long_text_in_parts_has_the_tokens_of_the_whole(vocabulary: Vocabulary) -> None:
+    lines = [f"{'#' * (n % 7)} line {n}:\t{'x ' * (n % 90)}\n" + "\n" * (n % 3) for n in range(900)]
+    text = "".join(lines)
+    assert len(text) > 70_000
+    assert len(list(vocabulary._parts(text))) > 5
+    assert vocabulary.plain(text) == vocabulary._tokenize(text, parse_special=False)
+
+
 def test_every_token_has_its_bytes_the_long_ones_too(vocabulary: Vocabulary) -> None:
     long = 0
     for token in range(vocabulary.size):

@@ -274,6 +274,13 @@ def test_a_prompt_that_does_not_fit_names_the_sizes(gemma: Gemma) -> None:
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize("text", ["A line of a large file.\n" * 400_000, "word " * 1_000_000])
+def test_megabytes_that_do_not_fit_are_refused_soon(gemma: Gemma, text: str) -> None:
+    done = gemma("run", "Summarise", input=text, timeout=60)
+    assert done.returncode == 6
+    assert "32768" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

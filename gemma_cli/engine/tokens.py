@@ -5,7 +5,8 @@ from __future__ import annotations
 import codecs
 import ctypes
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 
 from gemma_cli.engine.library import C
 from gemma_cli.engine.protocol import Segment
@@ -17,6 +18,9 @@ _USER_DEFINED = 1 << 4  # enum llama_token_attr (llama.h)
 # <start_of_image> or Gemma 4's <|channel>, control the model: llama.cpp parses
 # them in text even with parse_special off.
 _ORDINARY = re.compile(r"\s+|▁+|</?[a-z]+[1-6]?>")
+
+_LINE_END = re.compile(r"\n(?=[^\n])")
+_PART, _LONGEST_PART = 16 * 1024, 256 * 1024  # characters
 
 
 class Vocabulary:
@@ -76,7 +80,11 @@ class Vocabulary:
 
     def plain(self, text: str) -> list[int]:
         """Token ids of somebody's words: no string in them yields a control token."""
-        ids = self._tokenize(text, parse_special=False)
+        ids = [
+            token
+            for part in self._parts(text)
+            for token in self._tokenize(part, parse_special=False)
+        ]
         names = {self.text_of(token) for token in set(ids) if self._is_user_defined(token)}
         forged = [name for name in names if len(name) > 1 and not _ORDINARY.fullmatch(name)]
         if not forged:
@@ -84,6 +92,29 @@ class Vocabulary:
         # Cut each name after its first character: neither half is the token.
         cuts = re.compile("|".join(f"(?<={re.escape(n[0])})(?={re.escape(n[1:])})" for n in forged))
         return [token for part in cuts.split(text) for token in self.plain(part)]
+
+    def _parts(self, text: str) -> Iterator[str]:
+        """Long text in parts that tokenize as the whole does.
+
+        llama.cpp's SentencePiece tokenizer takes minutes for tens of megabytes
+        at once. It only merges neighbours into tokens of the vocabulary, so a
+        border that no token spans is a safe one: after a line's end. A part
+        without any is cut all the same: it is longer than most contexts.
+        """
+        start = 0
+        while len(text) - start > _PART and self._lines_are_apart:
+            border = _LINE_END.search(text, start + _PART // 2, start + _LONGEST_PART)
+            end = border.end() if border else start + _LONGEST_PART
+            yield text[start:end]
+            start = end
+        yield text[start:]
+
+    @cached_property
+    def _lines_are_apart(self) -> bool:
+        """Does no token go on after a newline, but with newlines? Asked for long texts only."""
+        if C.llama_vocab_type(self._pointer) != C.LLAMA_VOCAB_TYPE_SPM:
+            return False
+        return not any(_LINE_END.search(self.text_of(token)) for token in range(self.size))
 
     def _tokenize(self, text: str, *, parse_special: bool) -> list[int]:
         if not text:
