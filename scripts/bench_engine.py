@@ -54,10 +54,12 @@ def main() -> int:
 
 
 def _speed(name: str, arguments: argparse.Namespace) -> tuple[float, float]:
-    """(prefill, decode) in tokens per second, measured in a process of its own."""
+    """(prefill, decode) in tokens per second, each measured in a process of its own."""
     if name == "llama-bench":
         return _llama_bench(arguments.llama_bench, arguments.model, arguments.threads)
-    prefill, decode = json.loads(_child(f"speed of {name}", arguments).stdout)
+    prefill, decode = (
+        json.loads(_child(f"{what} of {name}", arguments).stdout) for what in ("prefill", "decode")
+    )
     return prefill, decode
 
 
@@ -95,21 +97,25 @@ def _engine(model: Path, threads: int, n_ctx: int) -> LlamaEngine:
     return engine
 
 
-def _ours(model: Path, threads: int) -> tuple[float, float]:
-    """(prefill, decode) in tokens per second, as the engine's own statistics give them."""
+def _our_prefill(model: Path, threads: int) -> float:
+    """Tokens per second, as the engine's own statistics give them; the first one warms up."""
     engine = _engine(model, threads, PREFILL + 256)
-    greedy = Sampling(temperature=0, max_tokens=1)
-    _last(engine, "warm", greedy)
-    long = _last(engine, "the " * (PREFILL - 1), greedy)
-    engine.close()
-    engine = _engine(model, threads, 256)  # as llama-bench: a context of the test's own size
-    _last(engine, "warm", Sampling(temperature=0, max_tokens=8))
-    decodes = [
-        _last(engine, "Once upon a time", Sampling(temperature=0, max_tokens=DECODE))
-        for _ in range(REPEATS)
+    rates = [
+        _last(engine, f"{word} " * (PREFILL - 1), Sampling(temperature=0, max_tokens=1))
+        for word in ("a", "the", "one", "it")
     ]
     engine.close()
-    return long.timings.prompt_tps, statistics.fmean(d.timings.decode_tps for d in decodes)
+    return statistics.fmean(done.timings.prompt_tps for done in rates[1:])
+
+
+def _our_decode(model: Path, threads: int) -> float:
+    engine = _engine(model, threads, 256)  # as llama-bench: a context of the test's own size
+    answers = [
+        _last(engine, "Once upon a time", Sampling(temperature=0, max_tokens=DECODE))
+        for _ in range(REPEATS + 1)
+    ]
+    engine.close()
+    return statistics.fmean(done.timings.decode_tps for done in answers[1:])
 
 
 def _last(engine: LlamaEngine, text: str, sampling: Sampling) -> Done:
@@ -118,35 +124,41 @@ def _last(engine: LlamaEngine, text: str, sampling: Sampling) -> Done:
     return done
 
 
-def _llama_class(model: Path, threads: int) -> tuple[float, float]:
+def _llama_class(model: Path, threads: int, n_ctx: int, *, verbose: bool = False) -> Any:
     from llama_cpp import Llama
 
-    def load(n_ctx: int) -> Llama:
-        return Llama(
-            str(model), n_ctx=n_ctx, n_threads=threads, n_threads_batch=threads, verbose=False
-        )
+    return Llama(
+        str(model), n_ctx=n_ctx, n_threads=threads, n_threads_batch=threads, verbose=verbose
+    )
 
-    llama = load(PREFILL + 256)
-    tokens = llama.tokenize(b"the " * (PREFILL - 1))
-    llama.eval(llama.tokenize(b"warm"))
-    llama.reset()  # type: ignore[no-untyped-call] # llama-cpp-python types it so
-    start = time.perf_counter()
-    llama.eval(tokens)
-    prefill = len(tokens) / (time.perf_counter() - start)
+
+def _llama_class_prefill(model: Path, threads: int) -> float:
+    llama = _llama_class(model, threads, PREFILL + 256)
+    rates = []
+    for word in (b"a ", b"the ", b"one ", b"it "):
+        tokens = llama.tokenize(word * (PREFILL - 1))
+        llama.reset()
+        start = time.perf_counter()
+        llama.eval(tokens)
+        rates.append(len(tokens) / (time.perf_counter() - start))
     llama.close()
-    llama = load(256)
+    return statistics.fmean(rates[1:])
+
+
+def _llama_class_decode(model: Path, threads: int) -> float:
+    llama = _llama_class(model, threads, 256)
     prompt = llama.tokenize(b"Once upon a time")
     rates = []
-    for _ in range(REPEATS):
-        llama.reset()  # type: ignore[no-untyped-call] # llama-cpp-python types it so
-        times = []
+    for _ in range(REPEATS + 1):
+        llama.reset()
+        times: list[float] = []
         for _token in llama.generate(prompt, temp=0.0, top_k=1, repeat_penalty=1.0):
             times.append(time.perf_counter())
             if len(times) == DECODE:
                 break
         rates.append((DECODE - 1) / (times[-1] - times[0]))
     llama.close()
-    return prefill, statistics.fmean(rates)
+    return statistics.fmean(rates[1:])
 
 
 def _llama_bench(tool: Path, model: Path, threads: int) -> tuple[float, float]:
@@ -185,9 +197,7 @@ def _our_memory(model: Path, threads: int) -> int:
 
 
 def _llama_class_memory(model: Path, threads: int) -> int:
-    from llama_cpp import Llama
-
-    llama = Llama(str(model), n_ctx=CTX, n_threads=threads, verbose=True)
+    llama = _llama_class(model, threads, CTX, verbose=True)
     llama.eval(llama.tokenize(b"the " * 64))
     llama.close()
     return _peak()
@@ -246,8 +256,10 @@ def _print_first_token(model: Path, rounds: int) -> None:
 
 
 _CHILDREN: dict[str, Callable[[Path, int], Any]] = {
-    "speed of gemma-cli": _ours,
-    "speed of Llama class": _llama_class,
+    "prefill of gemma-cli": _our_prefill,
+    "prefill of Llama class": _llama_class_prefill,
+    "decode of gemma-cli": _our_decode,
+    "decode of Llama class": _llama_class_decode,
     "memory of gemma-cli": _our_memory,
     "memory of Llama class": _llama_class_memory,
 }
