@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemma_cli.commands.options import number_or_word
-from gemma_cli.errors import ModelNotFoundError, UsageError
+from gemma_cli.errors import GemmaError, ModelNotFoundError, UsageError
 from gemma_cli.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,13 +41,16 @@ def choose_model(name: str | None, settings: Settings) -> ChosenModel:
     """
     from gemma_cli.engine.protocol import Sampling
     from gemma_cli.models.catalog import load_catalog, parse_name
+    from gemma_cli.models.demo import DEMO_ID, assembled, demo_parts
     from gemma_cli.models.headers import known_header
     from gemma_cli.models.store import find, remember_use
 
-    # The engine's imports run beside the header's reading, which does not hold the GIL.
-    threading.Thread(target=importlib.import_module, args=["gemma_cli.engine.prompting"]).start()
     ref = parse_name(name or _default_name(settings))
+    if ref.name == DEMO_ID and demo_parts() and not assembled():
+        print("gemma: joining the parts of the embedded model, once", file=sys.stderr)
     installed = find(ref)
+    # The engine's imports run beside the header's reading, which does not hold the GIL.
+    threading.Thread(target=_import_engine).start()
     header = known_header(installed.path)
     remember_use(installed)
     entry = load_catalog().get(installed.name)
@@ -61,6 +65,11 @@ def choose_model(name: str | None, settings: Settings) -> ChosenModel:
             repeat_penalty=advice.repeat_penalty,
         )
     return ChosenModel(installed, header, recommended)
+
+
+def _import_engine() -> None:
+    with contextlib.suppress(GemmaError):  # raised again where the engine is wanted
+        importlib.import_module("gemma_cli.engine.prompting")
 
 
 def _default_name(settings: Settings) -> str:
