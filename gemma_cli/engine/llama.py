@@ -27,7 +27,7 @@ from gemma_cli.engine.protocol import (
     Usage,
     check_sampling,
 )
-from gemma_cli.errors import Cancelled, PromptTooLongError
+from gemma_cli.errors import PromptTooLongError
 from gemma_cli.machine.memory import Plan
 from gemma_cli.models.gguf import Header
 
@@ -148,8 +148,6 @@ class LlamaEngine:
 
         start = time.perf_counter()
         self._model = Model(self._path, self._plan.gpu_layers, on_progress=self._on_progress)
-        if self._closing:
-            raise Cancelled("stopped while the model was loading")
         self._format = PromptFormat(self._header, self._path, self._model.vocabulary)
         self._context = Context(self._model, self._plan, AbortFlag())
         self._load_s = time.perf_counter() - start

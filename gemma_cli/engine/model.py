@@ -11,7 +11,7 @@ from typing import Any
 
 from gemma_cli.engine.library import AbortFlag, C, Log
 from gemma_cli.engine.tokens import Vocabulary
-from gemma_cli.errors import EngineError, ModelFileError
+from gemma_cli.errors import Cancelled, EngineError, ModelFileError
 from gemma_cli.machine.memory import KVType, Plan
 
 _GGML_TYPE: dict[KVType, int] = {
@@ -49,11 +49,21 @@ class Model:
         params = C.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
         params.vocab_only = vocab_only
-        if on_progress is not None:
-            report = on_progress
-            params.progress_callback = C.llama_progress_callback(lambda value, _: report(value))
+        stopped = False
+
+        def report(value: float, _data: object) -> bool:
+            nonlocal stopped
+            stopped = on_progress is not None and not on_progress(value)
+            return not stopped
+
+        def load() -> Any:
+            return None if stopped else C.llama_model_load_from_file(name, params)
+
+        params.progress_callback = C.llama_progress_callback(report)
         name = str(path).encode() if sys.platform == "win32" else os.fsencode(path)
-        self._pointer, reason = log.explained(lambda: C.llama_model_load_from_file(name, params))
+        self._pointer, reason = log.explained(load)
+        if stopped:
+            raise Cancelled("stopped while the model was loading")
         if not self._pointer:
             raise ModelFileError(
                 f"llama.cpp cannot load {path}: {reason}",
