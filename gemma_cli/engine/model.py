@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -71,7 +70,6 @@ class Model:
             )
         self.vocabulary = Vocabulary(C.llama_model_get_vocab(self._pointer))
         self.sliding_window: int = C.llama_model_n_swa(self._pointer)
-        self.has_encoder: bool = C.llama_model_has_encoder(self._pointer)
 
     @property
     def pointer(self) -> Any:
@@ -187,9 +185,3 @@ class Context:
             C.llama_batch_free(self._batch)
             C.llama_free(self._pointer)
             self._pointer = None
-
-
-def system_info() -> str:
-    """llama.cpp's own line about its CPU features and backends."""
-    _quiet_backend()
-    return ctypes.string_at(C.llama_print_system_info()).decode("utf-8", "replace")
