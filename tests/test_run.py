@@ -256,12 +256,12 @@ def test_no_prompt_and_no_stdin_shows_an_example(gemma: Gemma) -> None:
 def test_invalid_utf8_and_nul_bytes_are_said(home: Env) -> None:
     done = subprocess.run(
         [*program(), "run", "--raw", "--show-prompt"],
-        input=b"caf\xe9 \x00end",
+        input=b"caf\xe9 \x00end\xef\xbf\xbd",
         capture_output=True,
         env=home,
         check=False,
     )
-    assert json.loads(done.stdout)["text"] == "caf\ufffd end"
+    assert json.loads(done.stdout)["text"] == "caf\ufffd end\ufffd"
     assert b"UTF-8" in done.stderr
     assert b"NUL" in done.stderr
 

@@ -8,7 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from gemma_cli.commands.fitting import MachineCapacity
-    from gemma_cli.models.entries import CatalogModel
+    from gemma_cli.models.entries import CatalogFile, CatalogModel
     from gemma_cli.models.store import InstalledModel
 
 _WIDTH = 80
@@ -50,6 +50,20 @@ def installed_json(model: InstalledModel) -> dict[str, Any]:
         "sha256": model.sha256,
         "license": model.license,
         "last_used": model.last_used,
+    }
+
+
+def published_json(file: CatalogFile) -> dict[str, Any]:
+    """What the catalogue knows of one published file; keys are only ever added."""
+    return {
+        "quant": file.quant,
+        "bytes": file.size,
+        "bytes_approx": file.size_approx,
+        "repo": file.repo,
+        "file": file.file,
+        "revision": file.revision,
+        "sha256": file.sha256,
+        "gated": file.gated,
     }
 
 
@@ -174,14 +188,8 @@ def _available_json(
     for file in model.files:
         planned = planned_bytes(model, file)
         quants.append(
-            {
-                "quant": file.quant,
-                "bytes": file.size,
-                "bytes_approx": file.size_approx,
-                "repo": file.repo,
-                "file": file.file,
-                "revision": file.revision,
-                "sha256": file.sha256,
+            published_json(file)
+            | {
                 "installed": any(i.name == model.id and i.quant == file.quant for i in here),
                 "fits": capacity.fit(model.shape, planned).fits if planned else None,
             }

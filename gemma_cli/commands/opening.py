@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import os
 import sys
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemma_cli.commands.options import number_or_word
-from gemma_cli.errors import GemmaError, ModelNotFoundError, UsageError
+from gemma_cli.errors import ModelNotFoundError, UsageError
 from gemma_cli.settings import Settings
 
 if TYPE_CHECKING:
@@ -49,8 +46,6 @@ def choose_model(name: str | None, settings: Settings) -> ChosenModel:
     if ref.name == DEMO_ID and demo_parts() and not assembled():
         print("gemma: joining the parts of the embedded model, once", file=sys.stderr)
     installed = find(ref)
-    # The engine's imports run beside the header's reading, which does not hold the GIL.
-    threading.Thread(target=_import_engine).start()
     header = known_header(installed.path)
     remember_use(installed)
     entry = load_catalog().get(installed.name)
@@ -65,11 +60,6 @@ def choose_model(name: str | None, settings: Settings) -> ChosenModel:
             repeat_penalty=advice.repeat_penalty,
         )
     return ChosenModel(installed, header, recommended)
-
-
-def _import_engine() -> None:
-    with contextlib.suppress(GemmaError):  # raised again where the engine is wanted
-        importlib.import_module("gemma_cli.engine.prompting")
 
 
 def _default_name(settings: Settings) -> str:
@@ -107,7 +97,7 @@ def plan_for(header: Header, wishes: Wishes) -> Plan:
 
 
 def start_engine(chosen: ChosenModel, wishes: Wishes) -> LlamaEngine:
-    """An engine that loads in its own thread; says on stderr what one should know."""
+    """An engine by the plan for this machine; it returns at once and loads in its own thread."""
     from gemma_cli.engine.llama import LlamaEngine
 
     return LlamaEngine(chosen.installed.path, chosen.header, plan_for(chosen.header, wishes))
@@ -178,9 +168,11 @@ def read_text_file(path: Path) -> str:
 
 def decode_text(raw: bytes, source: str) -> str:
     """Bytes from outside as text: UTF-8, what is not is replaced, NUL bytes go; both said."""
-    text = raw.decode("utf-8-sig", "replace")
     notes = []
-    if "\ufffd" in text and b"\xef\xbf\xbd" not in raw:
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = raw.decode("utf-8-sig", "replace")
         notes.append("is not all UTF-8: what could not be read became \ufffd")
     if "\0" in text:
         text = text.replace("\0", "")

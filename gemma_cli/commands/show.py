@@ -145,21 +145,9 @@ def _print_json(
 ) -> None:
     import json
 
-    from gemma_cli.commands.list import installed_json
+    from gemma_cli.commands.list import installed_json, published_json
 
-    facts["quantizations"] = [
-        {
-            "quant": file.quant,
-            "bytes": file.size,
-            "bytes_approx": file.size_approx,
-            "repo": file.repo,
-            "file": file.file,
-            "revision": file.revision,
-            "sha256": file.sha256,
-            "gated": file.gated,
-        }
-        for file in (entry.files if entry else ())
-    ]
+    facts["quantizations"] = [published_json(file) for file in (entry.files if entry else ())]
     facts["installed"] = [installed_json(model) for model in here]
     facts["chat_template"] = header.chat_template if header else None
     typer.echo(json.dumps(facts, ensure_ascii=False, indent=2))
