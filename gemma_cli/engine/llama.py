@@ -142,8 +142,9 @@ class LlamaEngine:
         self._model.close()
 
     def _load(self) -> None:
+        from gemma_cli.engine.context import Context
         from gemma_cli.engine.library import AbortFlag
-        from gemma_cli.engine.model import Context, Model
+        from gemma_cli.engine.model import Model
         from gemma_cli.engine.prompting import PromptFormat
 
         start = time.perf_counter()
@@ -201,10 +202,10 @@ class LlamaEngine:
 
     def _decode(self, answer: Answer, sampler: Sampler, tokens: list[int]) -> StopReason:
         """Sample and evaluate token by token; fills tokens, puts Pieces as they are certain."""
-        from gemma_cli.engine.tokens import TextStream
+        from gemma_cli.engine.answertext import AnswerText
 
         context, vocabulary = self._context, self._model.vocabulary
-        text = TextStream((*answer.prompt.stop, *answer.sampling.stop), trim=answer.prompt.trim)
+        text = AnswerText(vocabulary, answer.prompt, answer.sampling.stop)
         room = context.n_ctx - len(context.tokens)
         limit = min(room, answer.sampling.max_tokens or room)
         reason: StopReason = "length"
@@ -214,9 +215,8 @@ class LlamaEngine:
                 reason = "end"
                 break
             tokens.append(token)
-            piece = text.push(vocabulary.piece(token))
-            if piece:
-                answer.put(Piece(piece))
+            for piece in text.push(token):
+                answer.put(piece)
             if text.stopped:
                 return "end"
             if len(tokens) == limit:
@@ -224,9 +224,8 @@ class LlamaEngine:
             if not context.decode(token):
                 reason = "cancelled"
                 break
-        rest = text.finish()
-        if rest:
-            answer.put(Piece(rest))
+        for piece in text.finish():
+            answer.put(piece)
         return reason
 
 

@@ -95,9 +95,13 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some text of the answer, whole characters only."""
+    """Some text of the answer, whole characters only.
+
+    thought: the model thinks aloud here; it is no part of the answer.
+    """
 
     text: str
+    thought: bool = False
 
 
 @dataclass(frozen=True, slots=True)
