@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 _TERMINAL_GONE = 129
 
 
+@options.takes_generation_options
 def chat(
+    *,
     model_argument: options.ModelArgument = None,
     model: options.ModelOption = None,
     resume_last: Annotated[
@@ -40,18 +42,7 @@ def chat(
     plain: Annotated[
         bool, typer.Option("--plain", help="Plain text, nothing redrawn (for screen readers).")
     ] = False,
-    system: options.System = None,
-    temp: options.Temp = None,
-    top_k: options.TopK = None,
-    top_p: options.TopP = None,
-    min_p: options.MinP = None,
-    repeat_penalty: options.RepeatPenalty = None,
-    seed: options.Seed = None,
-    max_tokens: options.MaxTokens = None,
-    ctx: options.Ctx = None,
-    gpu_layers: options.GpuLayers = None,
-    threads: options.Threads = None,
-    kv_type: options.KVTypeOption = None,
+    generation: options.GenerationOptions,
 ) -> None:
     """Talk with a model. Every turn is saved as it happens."""
     if resume_last and resume is not None:
@@ -67,28 +58,17 @@ def chat(
     from gemma_cli.terminal.writer import ChatWriter
 
     settings = load_settings()
+    asked = generation.over(settings)
     writer = ChatWriter(plain=plain)
     with closing(open_journal(writer)) as journal:
         saved = _saved_chat(journal, resume, resume_last, writer)
         named = options.one_model(model_argument, model)
         chosen = opening.choose_model(named or (saved.summary.model if saved else None), settings)
-        wishes = opening.wishes_from(
-            settings, ctx=ctx, gpu_layers=gpu_layers, threads=threads, kv_type=kv_type
-        )
-        sampling = opening.sampling_from(
-            chosen.sampling,
-            settings,
-            temp=temp,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            repeat_penalty=repeat_penalty,
-            seed=seed,
-            max_tokens=max_tokens,
-        )
+        wishes = opening.wishes_from(asked)
+        sampling = opening.sampling_from(chosen.sampling, asked)
         conversation = saved.conversation if saved else Conversation()
-        if system is not None or not saved:
-            conversation.system = system if system is not None else settings.system or ""
+        if generation.system is not None or not saved:
+            conversation.system = asked.system or ""
         journal.model = chosen.installed.name
         if saved:
             journal.resume(saved.summary.id, conversation)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from gemma_cli.commands.options import number_or_word
+from gemma_cli.commands.options import GenerationOptions, number_or_word
 from gemma_cli.errors import ModelNotFoundError, UsageError
 from gemma_cli.settings import Settings
 
@@ -115,41 +115,27 @@ def base_model_notice(chosen: ChosenModel) -> str | None:
     )
 
 
-def wishes_from(
-    settings: Settings,
-    *,
-    ctx: str | None,
-    gpu_layers: str | None,
-    threads: str | None,
-    kv_type: str | None,
-) -> Wishes:
+def wishes_from(asked: GenerationOptions) -> Wishes:
+    """The wishes about memory; raises UsageError for one that cannot be meant."""
     from gemma_cli.machine.memory import KV_BLOCK, Wishes
 
-    kind = (kv_type or settings.kv_type or "f16").lower()
+    kind = (asked.kv_type or "f16").lower()
     if kind not in KV_BLOCK:
         raise UsageError(f"--kv-type takes {', '.join(KV_BLOCK)}, not '{kind}'")
     return Wishes(
-        n_ctx=number_or_word("--ctx", ctx or settings.ctx, ("max",), least=16),
-        gpu_layers=number_or_word(
-            "--gpu-layers", gpu_layers or settings.gpu_layers, ("all",), least=0
-        ),
-        threads=number_or_word("--threads", threads or settings.threads, (), least=1),
+        n_ctx=number_or_word("--ctx", asked.ctx, ("max",), least=16),
+        gpu_layers=number_or_word("--gpu-layers", asked.gpu_layers, ("all",), least=0),
+        threads=number_or_word("--threads", asked.threads, (), least=1),
         kv_type=kind,
     )
 
 
-def sampling_from(recommended: Sampling, settings: Settings, **asked: Any) -> Sampling:
-    """Flags over settings over the model's recommended values; checked.
+def sampling_from(recommended: Sampling, asked: GenerationOptions) -> Sampling:
+    """What was asked for over the model's recommended values; checked."""
+    from gemma_cli.engine.protocol import Sampling, check_sampling
 
-    asked: temp, top_k, top_p, min_p, repeat_penalty, seed, max_tokens; None: not said.
-    """
-    from gemma_cli.engine.protocol import check_sampling
-
-    names = {"temp": "temperature"}
-    said = {
-        names.get(key, key): value if value is not None else getattr(settings, key)
-        for key, value in asked.items()
-    }
+    said = {field.name: getattr(asked, field.name, None) for field in fields(Sampling)}
+    said["temperature"] = asked.temp
     sampling = replace(
         recommended, **{key: value for key, value in said.items() if value is not None}
     )

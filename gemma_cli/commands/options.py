@@ -1,12 +1,19 @@
-"""The generation options, declared once: `run` and `chat` take the same ones."""
+"""The generation options, declared once: every command that generates takes the same ones."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from gemma_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from gemma_cli.settings import Settings
 
 
 def _option(*names: str, help: str, **more: Any) -> Any:  # noqa: A002 - Typer's own name
@@ -21,37 +28,92 @@ ModelArgument = Annotated[
 ModelOption = Annotated[
     str | None, typer.Option("-m", "--model", help="The model (GEMMA_MODEL).", metavar="MODEL")
 ]
-System = Annotated[
-    str | None, _option("-s", "--system", help="What the model should know and how to behave.")
-]
-Temp = Annotated[
-    float | None, _option("-t", "--temp", help="Temperature; 0 always takes the likeliest token.")
-]
-TopK = Annotated[int | None, _option("--top-k", help="Only the K likeliest tokens; 0: all.")]
-TopP = Annotated[float | None, _option("--top-p", help="Only the likeliest tokens that sum to P.")]
-MinP = Annotated[
-    float | None, _option("--min-p", help="Only tokens at least P times as likely as the best.")
-]
-RepeatPenalty = Annotated[
-    float | None, _option("--repeat-penalty", help="Above 1: repeat less. 1 is off.")
-]
-Seed = Annotated[int | None, _option("--seed", help="The same seed gives the same answer.")]
-MaxTokens = Annotated[
-    int | None, _option("-n", "--max-tokens", help="Stop the answer after N tokens.")
-]
-Ctx = Annotated[
-    str | None,
-    _option("--ctx", help="Context window in tokens, auto or max.", metavar="N"),
-]
-GpuLayers = Annotated[
-    str | None,
-    _option("--gpu-layers", help="Layers on the GPU, auto or all.", metavar="N"),
-]
-Threads = Annotated[str | None, _option("--threads", help="CPU threads, or auto.", metavar="N")]
-KVTypeOption = Annotated[
-    str | None,
-    _option("--kv-type", help="KV cache: f16, q8_0 or q4_0.", metavar="TYPE"),
-]
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationOptions:
+    """What was said about an answer and its model's place in memory; None: nothing.
+
+    A field is an option of the command line and a key of config.toml.
+    """
+
+    system: Annotated[
+        str | None,
+        _option("-s", "--system", help="What the model should know and how to behave."),
+    ] = None
+    temp: Annotated[
+        float | None,
+        _option("-t", "--temp", help="Temperature; 0 always takes the likeliest token."),
+    ] = None
+    top_k: Annotated[
+        int | None, _option("--top-k", help="Only the K likeliest tokens; 0: all.")
+    ] = None
+    top_p: Annotated[
+        float | None, _option("--top-p", help="Only the likeliest tokens that sum to P.")
+    ] = None
+    min_p: Annotated[
+        float | None,
+        _option("--min-p", help="Only tokens at least P times as likely as the best."),
+    ] = None
+    repeat_penalty: Annotated[
+        float | None, _option("--repeat-penalty", help="Above 1: repeat less. 1 is off.")
+    ] = None
+    seed: Annotated[int | None, _option("--seed", help="The same seed gives the same answer.")] = (
+        None
+    )
+    max_tokens: Annotated[
+        int | None, _option("-n", "--max-tokens", help="Stop the answer after N tokens.")
+    ] = None
+    ctx: Annotated[
+        str | None, _option("--ctx", help="Context window in tokens, auto or max.", metavar="N")
+    ] = None
+    gpu_layers: Annotated[
+        str | None, _option("--gpu-layers", help="Layers on the GPU, auto or all.", metavar="N")
+    ] = None
+    threads: Annotated[
+        str | None, _option("--threads", help="CPU threads, or auto.", metavar="N")
+    ] = None
+    kv_type: Annotated[
+        str | None, _option("--kv-type", help="KV cache: f16, q8_0 or q4_0.", metavar="TYPE")
+    ] = None
+
+    def over(self, settings: Settings) -> GenerationOptions:
+        """These, and config.toml's where nothing was said."""
+        unsaid = [field.name for field in fields(self) if getattr(self, field.name) is None]
+        return replace(self, **{name: getattr(settings, name) for name in unsaid})
+
+
+def takes_generation_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace a command's parameter `generation` by one parameter for each generation option.
+
+    Typer reads a command's signature; the command itself gets one GenerationOptions.
+    """
+    declared = inspect.signature(command, eval_str=True)
+    types = get_type_hints(GenerationOptions, include_extras=True)
+    expanded = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=field.default,
+            annotation=types[field.name],
+        )
+        for field in fields(GenerationOptions)
+    ]
+    own = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in declared.parameters.values()
+        if parameter.name != "generation"
+    ]
+
+    @functools.wraps(command)
+    def expanding(**given: Any) -> None:
+        generation = GenerationOptions(**{name: given.pop(name) for name in types})
+        command(**given, generation=generation)
+
+    parameters = [*own, *expanded]
+    vars(expanding)["__signature__"] = declared.replace(parameters=parameters)
+    expanding.__annotations__ = {each.name: each.annotation for each in parameters}
+    return expanding
 
 
 def one_model(argument: str | None, option: str | None) -> str | None:

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 _EXAMPLE = 'for example: gemma run "Why is the sky blue?"    or: gemma run "Summarise" < report.txt'
 
 
+@options.takes_generation_options
 def run(
+    *,
     prompt: Annotated[
         list[str] | None, typer.Argument(help="The question. Standard input comes before it.")
     ] = None,
@@ -47,18 +49,7 @@ def run(
         bool,
         typer.Option("--show-prompt", help="Print the exact prompt as JSON; generate nothing."),
     ] = False,
-    system: options.System = None,
-    temp: options.Temp = None,
-    top_k: options.TopK = None,
-    top_p: options.TopP = None,
-    min_p: options.MinP = None,
-    repeat_penalty: options.RepeatPenalty = None,
-    seed: options.Seed = None,
-    max_tokens: options.MaxTokens = None,
-    ctx: options.Ctx = None,
-    gpu_layers: options.GpuLayers = None,
-    threads: options.Threads = None,
-    kv_type: options.KVTypeOption = None,
+    generation: options.GenerationOptions,
 ) -> None:
     """Answer one prompt. The answer, and only the answer, goes to stdout."""
     from gemma_cli.commands import opening
@@ -66,22 +57,12 @@ def run(
     from gemma_cli.settings import load_settings
 
     settings = load_settings()
-    wishes = opening.wishes_from(
-        settings, ctx=ctx, gpu_layers=gpu_layers, threads=threads, kv_type=kv_type
-    )
-    asked = {
-        "temp": temp,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "repeat_penalty": repeat_penalty,
-        "seed": seed,
-        "max_tokens": max_tokens,
-    }
+    asked = generation.over(settings)
+    wishes = opening.wishes_from(asked)
     conversation = _conversation(prompt or [], files or [], messages, raw=raw)
-    conversation = _with_system(system or settings.system, conversation, raw=raw)
+    conversation = _with_system(asked.system, conversation, raw=raw)
     chosen = opening.choose_model(model, settings)
-    sampling = opening.sampling_from(chosen.sampling, settings, **asked)
+    sampling = opening.sampling_from(chosen.sampling, asked)
     text = conversation[-1].text if raw else None
     if show_prompt:
         print_prompt(chosen.header, chosen.installed.path, conversation, text)
