@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import random
 import struct
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-_UINT32, _FLOAT32, _BOOL, _STRING, _ARRAY = 4, 6, 7, 8, 9
+_UINT32, _INT32, _FLOAT32, _BOOL, _STRING, _ARRAY = 4, 5, 6, 7, 8, 9
 _ALIGNMENT = 32
-Value = int | float | bool | str | Sequence[int] | Sequence[bool] | Sequence[str]
+Value = int | float | bool | str | Sequence[int] | Sequence[float] | Sequence[bool] | Sequence[str]
 
 GEMMA3: dict[str, Value] = {
     "general.architecture": "gemma3",
@@ -29,15 +32,58 @@ GEMMA3: dict[str, Value] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A tensor to write. shape: fastest dimension first; kind: ggml's type."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: int = 0
+    data: bytes = b""
+
+    @property
+    def bytes(self) -> int:
+        block, size = _BLOCKS[self.kind]
+        return math.prod(self.shape) // block * size
+
+
+# ggml's types: elements in a block, bytes of a block (ggml-common.h).
+F32, F16, Q4_0, Q8_0, Q4_K, Q6_K = 0, 1, 2, 8, 12, 14
+_BLOCKS = {F32: (1, 4), F16: (1, 2), Q4_0: (32, 18), Q8_0: (32, 34)}
+_BLOCKS |= {Q4_K: (256, 144), Q6_K: (256, 210)}
+
+
+def gguf_header(metadata: Mapping[str, Value], tensors: Sequence[TensorSpec]) -> bytes:
+    """A header with the padding after it; the tensors' data is to follow."""
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata))
+    head += b"".join(_pair(key, value) for key, value in metadata.items())
+    offset = 0
+    for tensor in tensors:
+        head += _string(tensor.name) + struct.pack("<I", len(tensor.shape))
+        head += struct.pack(f"<{len(tensor.shape)}Q", *tensor.shape)
+        head += struct.pack("<IQ", tensor.kind, offset)
+        offset += tensor.bytes + -tensor.bytes % _ALIGNMENT
+    return head + b"\0" * (-len(head) % _ALIGNMENT)
+
+
+def write_gguf(path: Path, metadata: Mapping[str, Value], tensors: Sequence[TensorSpec]) -> Path:
+    """A whole file; where a tensor has no data the file is sparse (zeros)."""
+    with path.open("wb") as file:
+        file.write(gguf_header(metadata, tensors))
+        for tensor in tensors:
+            start = file.tell()
+            file.write(tensor.data)
+            file.seek(start + tensor.bytes + -tensor.bytes % _ALIGNMENT)
+        file.truncate(file.tell())
+    return path
+
+
 def gguf(
     metadata: Mapping[str, Value] = GEMMA3, tensor_bytes: int = 4096, *, seed: int = 1
 ) -> bytes:
     """A GGUF file whose one F32 tensor holds `tensor_bytes` of noise."""
     elements = max(tensor_bytes // 4, 1)
-    pairs = b"".join(_pair(key, value) for key, value in metadata.items())
-    info = _string("token_embd.weight") + struct.pack("<IQIQ", 1, elements, 0, 0)
-    head = b"GGUF" + struct.pack("<IQQ", 3, 1, len(metadata)) + pairs + info
-    head += b"\0" * (-len(head) % _ALIGNMENT)
+    head = gguf_header(metadata, [TensorSpec("token_embd.weight", (elements,))])
     noise = random.Random(seed).randbytes(min(elements * 4, 1 << 20))
     data = (noise * (elements * 4 // len(noise) + 1))[: elements * 4]
     return head + data + b"\0" * (-len(data) % _ALIGNMENT)
@@ -62,9 +108,16 @@ def _typed(value: Value) -> bytes:
     if kind != _ARRAY:
         return struct.pack("<I", kind) + raw
     assert isinstance(value, Sequence)
-    elements = [_scalar(element) for element in value]
+    elements = [_element(element) for element in value]
     head = struct.pack("<IIQ", _ARRAY, elements[0][0], len(elements))
     return head + b"".join(raw for _, raw in elements)
+
+
+def _element(value: int | float | bool | str) -> tuple[int, bytes]:
+    """In a list whole numbers have a sign: llama.cpp wants the tokens' types so."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return _INT32, struct.pack("<i", value)
+    return _scalar(value)
 
 
 def _scalar(value: Value) -> tuple[int, bytes]:

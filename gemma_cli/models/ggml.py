@@ -39,6 +39,7 @@ _SCALARS: dict[int, tuple[str, Any]] = {
 _ELEMENTS: dict[int, Any] = {kind: c for kind, (_, c) in _SCALARS.items()} | {BOOL: ctypes.c_int8}
 
 _MAX_DIMS = 4
+_MOST_NUMBERS = 4096  # what is read as a tuple has a value for each layer
 _REINSTALL = (
     "reinstall it: pip install --force-reinstall --no-cache-dir llama-cpp-python"
     " (or correct LLAMA_CPP_LIB_PATH)"
@@ -145,8 +146,8 @@ class Reader:
         self._context = context
 
     def value(self, key: str) -> object:
-        """A scalar, a str, a tuple of numbers; None for a key that is not there
-        and for an array of strings (ask `count` for its length)."""
+        """A scalar, a str, a tuple of numbers; None for a key that is not there,
+        for an array of strings (ask `count` for its length) and for a very long one."""
         lib, ctx = self._library, self._context
         index = lib.gguf_find_key(ctx, key.encode())
         if index < 0:
@@ -166,7 +167,7 @@ class Reader:
         lib, ctx = self._library, self._context
         element = _ELEMENTS.get(lib.gguf_get_arr_type(ctx, index))
         count = lib.gguf_get_arr_n(ctx, index)
-        if element is None:
+        if element is None or count > _MOST_NUMBERS:
             return None
         if count == 0:
             return ()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from gemma_cli.errors import ModelFileError, ModelNotFoundError
 from gemma_cli.models.ggml import Reader, open_gguf
+from gemma_cli.models.layout import check_layout
 
 # general.file_type of the quantizations that Gemma files come in.
 _FILE_TYPES = {
@@ -95,6 +96,7 @@ def read_header(path: Path) -> Header:
     something else, cut, or not readable.
     """
     size = _check_is_gguf(path)
+    check_layout(path)
     reader = open_gguf(path)
     if isinstance(reader, str):
         raise ModelFileError(
