@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gemma_cli.engine.admission import admit
 from gemma_cli.engine.library import C, Log
 from gemma_cli.engine.tokens import Vocabulary
 from gemma_cli.errors import Cancelled, ModelFileError
+from gemma_cli.models.ggml import file_name
 
 _log: Log | None = None
 
@@ -35,7 +35,11 @@ class Model:
         vocab_only: bool = False,
         on_progress: Callable[[float], bool] | None = None,
     ) -> None:
-        """on_progress: called with 0.0 to 1.0; returning False stops the load."""
+        """on_progress: called with 0.0 to 1.0; returning False stops the load.
+
+        A file that nobody vouches for is first tried in a child process (see admission).
+        """
+        admit(path, lambda: on_progress is not None and not on_progress(0.0))
         log = quiet_backend()
         params = C.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
@@ -48,10 +52,11 @@ class Model:
             return not stopped
 
         def load() -> Any:
-            return None if stopped else C.llama_model_load_from_file(name, params)
+            if stopped:
+                return None
+            return C.llama_model_load_from_file(file_name(path), params)
 
         params.progress_callback = C.llama_progress_callback(report)
-        name = str(path).encode() if sys.platform == "win32" else os.fsencode(path)
         self._pointer, reason = log.explained(load)
         if stopped:
             raise Cancelled("stopped while the model was loading")

@@ -201,13 +201,16 @@ class Reader:
         self._library.gguf_free(self._context)
 
 
+def file_name(path: Path) -> bytes:
+    """A path as ggml and llama.cpp open it: UTF-8 on Windows, the file system's bytes elsewhere."""
+    return str(path).encode() if sys.platform == "win32" else os.fsencode(path)
+
+
 def open_gguf(path: Path) -> Reader | str:
     """The file's header, or ggml's reason for not taking it."""
     library = _library()
-    # ggml opens UTF-8 names on Windows, and the file system's bytes elsewhere.
-    name = str(path).encode() if sys.platform == "win32" else os.fsencode(path)
     with _captured_log(library) as lines:
-        context = library.gguf_init_from_file(name, _InitParams(no_alloc=True, ctx=None))
+        context = library.gguf_init_from_file(file_name(path), _InitParams(no_alloc=True, ctx=None))
     if context:
         return Reader(library, context)
     reasons = [line.split(": ", 1)[-1].strip() for line in lines if line.strip()]

@@ -58,6 +58,7 @@ class Header:
     True for a window layer. shared_kv_layers: how many of the last layers
     reuse another layer's KV. tensor_bytes: all tensors, without the header.
     split_count: files that the model consists of, 1 for a single one.
+    rope_dims: elements of a head that are rotated, 0 for all.
     """
 
     architecture: str
@@ -87,6 +88,8 @@ class Header:
     tensor_bytes: int
     tensors: tuple[Tensor, ...]
     split_count: int
+    norm_epsilon: float = 0.0
+    rope_dims: int = 0
 
 
 def read_header(path: Path) -> Header:
@@ -201,6 +204,10 @@ class _Metadata:
             tensor_bytes=sum(tensor.bytes for tensor in tensors),
             tensors=tensors,
             split_count=max(1, _whole(self._reader.value("split.count"))),
+            norm_epsilon=self._decimal("attention.layer_norm_rms_epsilon"),
+            rope_dims=max(
+                self._number("rope.dimension_count"), self._number("rope.dimension_count_swa")
+            ),
         )
 
     def _text(self, key: str) -> str:
@@ -215,6 +222,10 @@ class _Metadata:
         value = self._reader.value(f"{self._arch}.{key}")
         values = value if isinstance(value, tuple) else (value,)
         return tuple(_whole(v) for v in values if v is not None)
+
+    def _decimal(self, key: str) -> float:
+        value = self._reader.value(f"{self._arch}.{key}")
+        return value if isinstance(value, float) else 0.0
 
     def _layers(self) -> int:
         n_layers = self._number("block_count")

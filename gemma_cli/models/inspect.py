@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from gemma_cli.errors import ModelFileError
 from gemma_cli.models.entries import CatalogModel
 from gemma_cli.models.gguf import Header, read_header
+
+# What a Gemma's parts and relatives are called in general.architecture.
+_NO_TEXT = {
+    "clip": "a vision part",
+    "gemma-embedding": "an embedding model",
+    "gemma4-assistant": "a drafting part",
+}
+# llama.cpp's activations are F32, and vectors (norms, scales) must be what they are.
+_VECTOR_TYPE = "F32"
 
 
 def check_model_file(path: Path, model: CatalogModel | None, parts: int) -> Header:
@@ -14,10 +24,7 @@ def check_model_file(path: Path, model: CatalogModel | None, parts: int) -> Head
     architecture where that is known, all its tensors inside the file. ModelFileError else.
     """
     header = read_header(path)
-    if header.architecture == "clip":
-        raise ModelFileError(f"{path.name} is a vision part, not a language model")
-    if not header.architecture or not header.n_layers or not header.tokenizer_model:
-        raise ModelFileError(f"{path.name} holds no language model (no layers or no tokenizer)")
+    check_language_model(path, header)
     if model is not None and header.architecture != model.shape.architecture:
         raise ModelFileError(
             f"{path.name} holds a {header.architecture} model, not a {model.shape.architecture} one"
@@ -27,6 +34,29 @@ def check_model_file(path: Path, model: CatalogModel | None, parts: int) -> Head
             f"{path.name} belongs to a set of {header.split_count} files, not {parts}"
         )
     return header
+
+
+def check_language_model(path: Path, header: Header) -> None:
+    """Raise ModelFileError for a header that promises no text, or that llama.cpp computes
+    with until it aborts: it checks shapes while it loads, but numbers only when they are used.
+    """
+    name, architecture = path.name, header.architecture
+    if architecture in _NO_TEXT:
+        raise ModelFileError(f"{name} is {_NO_TEXT[architecture]}, not a language model")
+    if not architecture or not header.n_layers or not header.tokenizer_model:
+        raise ModelFileError(f"{name} holds no language model (no layers or no tokenizer)")
+    if header.n_vocab == 0:
+        raise ModelFileError(f"{name} has a tokenizer without tokens")
+    if not (math.isfinite(header.norm_epsilon) and header.norm_epsilon >= 0):
+        raise ModelFileError(f"{name} is damaged: its norm's epsilon is {header.norm_epsilon}")
+    head = max(header.head_dim_k, header.head_dim_k_swa or 0)
+    if header.rope_dims % 2 or header.rope_dims > head:
+        raise ModelFileError(
+            f"{name} is damaged: it rotates {header.rope_dims} of a head's {head} elements"
+        )
+    for tensor in header.tensors:
+        if tensor.type != _VECTOR_TYPE and len(tensor.shape) == 1:
+            raise ModelFileError(f"{name} is damaged: {tensor.name} is of type {tensor.type}")
 
 
 def check_projector_file(path: Path) -> None:
