@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gemma_cli.engine.answertext import TextStream
 from gemma_cli.engine.cache import common_prefix, reusable
 from gemma_cli.engine.protocol import Sampling, check_sampling
-from gemma_cli.engine.tokens import TextStream
 from gemma_cli.errors import UsageError
 
 

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from gemma_cli.engine.protocol import Message, Segment
-from gemma_cli.engine.template import JinjaTemplate, Template, TranscriptTemplate, TurnTemplate
+from gemma_cli.engine.template import JinjaTemplate
+from gemma_cli.engine.turns import Template, TranscriptTemplate, TurnTemplate
 from gemma_cli.errors import TemplateError, UsageError
 
 # Templates in the manner of each generation, written for these tests.

@@ -6,21 +6,20 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from gemma_cli.engine.gemma4 import CHANNEL, Gemma4Template, without_thoughts
 from gemma_cli.engine.model import Model
 from gemma_cli.engine.protocol import Message, Prompt, Segment
-from gemma_cli.engine.template import (
-    JinjaTemplate,
-    Template,
-    TranscriptTemplate,
-    TurnTemplate,
-)
+from gemma_cli.engine.template import JinjaTemplate
 from gemma_cli.engine.tokens import Vocabulary
+from gemma_cli.engine.turns import Template, TranscriptTemplate, TurnTemplate
 from gemma_cli.errors import TemplateError
 from gemma_cli.models.gguf import Header
 
 _CHAT_NAME = re.compile(r"(?:^|[-_. ])(?:it|instruct|chat)(?:$|[-_. ])", re.IGNORECASE)
 _BASE_TUNES = {"pt", "base", "pretrained"}
 _TURN_ARCHITECTURES = {"gemma", "gemma2", "gemma3", "gemma3n"}
+# Gemma 4's E2B and E4B have it, its larger models do not.
+_PER_LAYER_EMBEDDING = "per_layer_token_embd.weight"
 
 
 def is_base_model(header: Header, path: Path) -> bool:
@@ -43,6 +42,7 @@ class PromptFormat:
         self.base_model = is_base_model(header, path)
         self._vocabulary = vocabulary
         self._template = self._choose(header)
+        self._has_channels = vocabulary.special(CHANNEL) is not None
 
     def _choose(self, header: Header) -> Template:
         if self.base_model:
@@ -54,13 +54,24 @@ class PromptFormat:
             )
         if header.architecture in _TURN_ARCHITECTURES:
             return TurnTemplate()
+        if header.architecture == "gemma4":
+            small = any(tensor.name == _PER_LAYER_EMBEDDING for tensor in header.tensors)
+            return Gemma4Template(closes_thoughts=not small)
         raise TemplateError(
             f"the file holds no chat template, and '{header.architecture}' has no known one",
             "continue a text as it is: gemma run --raw",
         )
 
-    def render(self, messages: Sequence[Message]) -> Prompt:
-        segments = self._template.render(messages)
+    @property
+    def thinks(self) -> bool:
+        """Can the model be asked to think, or not to?"""
+        return self._template.thinks
+
+    def render(self, messages: Sequence[Message], thinking: bool | None = None) -> Prompt:
+        """thinking: as in protocol.Engine."""
+        if self._has_channels:
+            messages = [_said(message) for message in messages]
+        segments = self._template.render(messages, thinking)
         ids = self._vocabulary.encode(segments)
         return Prompt(segments, ids, self._template.stop, self._template.trim)
 
@@ -68,6 +79,12 @@ class PromptFormat:
         """The text alone after BOS, for the model to continue: data, so no control token."""
         segments = (Segment(text, control=False),)
         return Prompt(segments, self._vocabulary.encode(segments))
+
+
+def _said(message: Message) -> Message:
+    if message.role != "assistant":
+        return message
+    return Message("assistant", without_thoughts(message.text))
 
 
 def load_format(header: Header, path: Path) -> tuple[PromptFormat, Model]:

@@ -1,9 +1,4 @@
-"""Conversations as segments: the chat template's control text, and people's words.
-
-Four kinds: the Jinja template inside a GGUF file, the turn format of a Gemma
-whose file has none, a plain transcript for base models, and raw text. All
-return segments, so that the tokenizer can treat control text and words apart.
-"""
+"""The Jinja template inside a GGUF file: run in a sandbox, its result cut into segments."""
 
 from __future__ import annotations
 
@@ -15,93 +10,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import FrameType
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from gemma_cli.engine.protocol import Message, Segment
-from gemma_cli.errors import TemplateError, UsageError
+from gemma_cli.engine.turns import check_messages
+from gemma_cli.errors import TemplateError
 
 _MAX_SOURCE = 256 * 1024
 _MAX_TEXT = 8 * 1024 * 1024
 _SECONDS = 2.0
-
-
-class Template(Protocol):
-    """stop, trim: as in Prompt, besides the end-of-turn token that every model has."""
-
-    stop: tuple[str, ...]
-    trim: bool
-
-    def render(self, messages: Sequence[Message]) -> tuple[Segment, ...]: ...
-
-
-def check_messages(messages: Sequence[Message]) -> None:
-    """Raise UsageError unless an answer is due: something is said, the user spoke last."""
-    if not messages or messages[-1].role != "user":
-        raise UsageError(
-            "the conversation must end with a message of the user",
-            'add one: {"role": "user", "content": "..."}',
-        )
-    if any(message.role == "system" for message in messages[1:]):
-        raise UsageError("a system message must be the first message")
-
-
-class TurnTemplate:
-    """The turn format of Gemma 1, 1.1, 2 and 3, for files without a template.
-
-    <start_of_turn>user / model, text trimmed; there is no system turn, so the
-    system text opens the first user turn (Gemma's model cards).
-    """
-
-    stop: tuple[str, ...] = ()
-    trim = False
-
-    def render(self, messages: Sequence[Message]) -> tuple[Segment, ...]:
-        check_messages(messages)
-        segments: list[Segment] = []
-        system = ""
-        for message in messages:
-            if message.role == "system":
-                system = message.text.strip()
-                continue
-            speaker = "model" if message.role == "assistant" else "user"
-            segments.append(Segment(f"<start_of_turn>{speaker}\n", control=True))
-            if system:
-                segments += [Segment(system, control=False), Segment("\n\n", control=True)]
-                system = ""
-            segments.append(Segment(message.text.strip(), control=False))
-            segments.append(Segment("<end_of_turn>\n", control=True))
-        return (*segments, Segment("<start_of_turn>model\n", control=True))
-
-
-class TranscriptTemplate:
-    """A conversation as a plain text that a base model continues.
-
-    A base model knows no turns. It is shown a heading and a short example in
-    the same form, and generation stops where the next speaker would begin.
-    """
-
-    stop: tuple[str, ...] = ("\nUser:", "\nAssistant:")
-    trim = True
-    _heading = "A conversation between a user and a helpful assistant.\n"
-    _example = (
-        "\nUser: What is the capital of France?\nAssistant: The capital of France is Paris.\n"
-    )
-
-    def render(self, messages: Sequence[Message]) -> tuple[Segment, ...]:
-        check_messages(messages)
-        segments = [Segment(self._heading, control=False)]
-        for message in messages:
-            text = message.text.strip()
-            if message.role == "system":
-                segments.append(Segment(f"{text}\n", control=False))
-        segments.append(Segment(self._example, control=False))
-        for message in messages:
-            text = message.text.strip()
-            if message.role == "user":
-                segments.append(Segment(f"\nUser: {text}\n", control=False))
-            elif message.role == "assistant":
-                segments.append(Segment(f"Assistant: {text}\n", control=False))
-        return (*segments, Segment("Assistant:", control=False))
+_THINKING = "enable_thinking"  # the name that published templates agree on
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,19 +49,33 @@ class JinjaTemplate:
         self._source = source
         self._special = {"bos_token": bos, "eos_token": eos}
 
-    def render(self, messages: Sequence[Message]) -> tuple[Segment, ...]:
+    @cached_property
+    def thinks(self) -> bool:
+        """Does it render the same words differently with thinking on and off?"""
+        if _THINKING not in self._source:
+            return False
+        words = [Message("user", "x")]
+        return self.render(words, True) != self.render(words, False)
+
+    def render(
+        self, messages: Sequence[Message], thinking: bool | None = None, /
+    ) -> tuple[Segment, ...]:
         check_messages(messages)
         words = [_Words(secrets.token_hex(12), message.text) for message in messages]
         try:
-            return self._segments(messages, words)
+            return self._segments(messages, words, thinking)
         except TemplateError:
             if messages[0].role != "system":
                 raise
         # Gemma 1 and 2 refuse a system turn: its text opens the first user turn.
-        return self._segments(messages, words, merge_system=True)
+        return self._segments(messages, words, thinking, merge_system=True)
 
     def _segments(
-        self, messages: Sequence[Message], words: Sequence[_Words], merge_system: bool = False
+        self,
+        messages: Sequence[Message],
+        words: Sequence[_Words],
+        thinking: bool | None,
+        merge_system: bool = False,
     ) -> tuple[Segment, ...]:
         left, right = self._pad
         shown = [
@@ -152,12 +84,16 @@ class JinjaTemplate:
         ]
         if merge_system and len(shown) > 1:
             system = shown.pop(0)
-            shown[0]["content"] = f"{system['content']}\n\n{shown[0]['content']}"
-        text = _bounded(lambda: self._compiled.generate(**self._variables(shown)))
+            shown[0]["content"] = f"{system['content']}\n\n{shown[0]['content'].removeprefix(left)}"
+        variables: dict[str, object] = {
+            "messages": shown,
+            "add_generation_prompt": True,
+            **self._special,
+        }
+        if thinking is not None:
+            variables[_THINKING] = thinking
+        text = _bounded(lambda: self._compiled.generate(**variables))
         return self._replaced(text, words)
-
-    def _variables(self, shown: list[dict[str, str]]) -> dict[str, object]:
-        return {"messages": shown, "add_generation_prompt": True, **self._special}
 
     def _replaced(self, text: str, words: Sequence[_Words]) -> tuple[Segment, ...]:
         by_mark = {word.mark: word.text for word in words}

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import codecs
 import ctypes
+import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 from gemma_cli.engine.library import C
 from gemma_cli.engine.protocol import Segment
+from gemma_cli.engine.tokencache import TokenCache
 
-_USER_DEFINED = 1 << 4  # enum llama_token_attr (llama.h)
+# enum llama_token_attr (llama.h)
+_NORMAL, _USER_DEFINED, _BYTE = 1 << 2, 1 << 4, 1 << 5
 
 # USER_DEFINED tokens that are ordinary text: runs of white space and HTML tags
 # (Gemma was trained to see those as one token). All others, such as
@@ -21,6 +23,12 @@ _ORDINARY = re.compile(r"\s+|▁+|</?[a-z]+[1-6]?>")
 
 _LINE_END = re.compile(r"\n(?=[^\n])")
 _PART, _LONGEST_PART = 16 * 1024, 256 * 1024  # characters
+
+_LONG_PIECE = 64  # bytes; the few tokens that are longer are asked for again
+
+# What a SentencePiece vocabulary writes for a space.
+_SPACE = "\u2581"
+_HTML_TAG = "</s>"
 
 
 class Vocabulary:
@@ -34,8 +42,8 @@ class Vocabulary:
         self.size: int = C.llama_vocab_n_tokens(pointer)
         self.bos: int = C.llama_vocab_bos(pointer)
         self.adds_bos: bool = C.llama_vocab_get_add_bos(pointer)
-        self._buffer = ctypes.create_string_buffer(256)
         self._html_tag = self._find_html_tag()
+        self._cache = TokenCache()
 
     def text_of(self, token: int) -> str:
         """The token as the vocabulary spells it ("<bos>", "▁the")."""
@@ -47,18 +55,25 @@ class Vocabulary:
         eog: bool = C.llama_vocab_is_eog(self._pointer, token)
         return eog and token != self._html_tag
 
+    def special(self, name: str) -> int | None:
+        """The one token that control text of that name is, if there is one."""
+        ids = self._tokenize(name, parse_special=True)
+        return ids[0] if len(ids) == 1 else None
+
     def _find_html_tag(self) -> int:
         """The token of the HTML tag </s>, -1 if there is none.
 
-        Gemma 3's vocabulary has it; llama.cpp takes it for another family's
-        end-of-sequence token by its name, and then for a control token.
+        Vocabularies of Gemma 1 to 3 have it; llama.cpp takes it for another
+        family's end-of-sequence token by its name, and then for a control token.
         """
-        ids = self._tokenize("</s>", parse_special=True)
-        return ids[0] if len(ids) == 1 and ids[0] != C.llama_vocab_eos(self._pointer) else -1
+        token = self.special(_HTML_TAG)
+        if token is None or token == C.llama_vocab_eos(self._pointer):
+            return -1
+        return token if self._attributes(token) & (_USER_DEFINED | _NORMAL) else -1
 
-    def _is_user_defined(self, token: int) -> bool:
+    def _attributes(self, token: int) -> int:
         attributes: int = C.llama_vocab_get_attr(self._pointer, token)
-        return bool(attributes & _USER_DEFINED)
+        return attributes
 
     def encode(self, segments: Iterable[Segment]) -> tuple[int, ...]:
         """Token ids of a prompt: exactly one BOS in front if the model wants one.
@@ -79,19 +94,61 @@ class Vocabulary:
         return self._tokenize(text, parse_special=True)
 
     def plain(self, text: str) -> list[int]:
-        """Token ids of somebody's words: no string in them yields a control token."""
+        """Token ids of somebody's words: no string in them yields a control token.
+
+        The pieces of the ids are the text again, each character of it.
+        """
+        ids = self._cache.get(text)
+        if ids is None:
+            ids = self._spelled(text)
+            self._cache.put(text, ids)
+        return ids
+
+    def _spelled(self, text: str) -> list[int]:
+        """Words, and what llama.cpp would not let through as it is."""
+        spellings = {name: ids for name, ids in self._spellings.items() if name in text}
+        if not spellings:
+            return self._words(text)
+        ids: list[int] = []
+        for part in re.split(f"({'|'.join(map(re.escape, spellings))})", text):
+            ids += spellings.get(part) or self._words(part)
+        return ids
+
+    @cached_property
+    def _spellings(self) -> dict[str, list[int]]:
+        """Token ids of texts that llama.cpp's tokenizer would change.
+
+        </s> would be three tokens, which no Gemma saw in training. A typed U+2581
+        would become a space, in every SentencePiece tokenizer; its bytes do not.
+        """
+        spellings = {_HTML_TAG: [self._html_tag]} if self._html_tag >= 0 else {}
+        as_space = self._tokenize(_SPACE, parse_special=False)
+        if b"".join(map(self.piece, as_space)) == b" ":
+            spelled = [f"<0x{byte:02X}>" for byte in _SPACE.encode()]
+            tokens = self._byte_tokens
+            if all(name in tokens for name in spelled):
+                spellings[_SPACE] = [tokens[name] for name in spelled]
+        return spellings
+
+    @property
+    def _byte_tokens(self) -> dict[str, int]:
+        bytes_ = (token for token in range(self.size) if self._attributes(token) & _BYTE)
+        return {self.text_of(token): token for token in itertools.islice(bytes_, 256)}
+
+    def _words(self, text: str) -> list[int]:
         ids = [
             token
             for part in self._parts(text)
             for token in self._tokenize(part, parse_special=False)
         ]
-        names = {self.text_of(token) for token in set(ids) if self._is_user_defined(token)}
+        used = {token for token in set(ids) if self._attributes(token) & _USER_DEFINED}
+        names = {self.text_of(token) for token in used}
         forged = [name for name in names if len(name) > 1 and not _ORDINARY.fullmatch(name)]
         if not forged:
             return ids
         # Cut each name after its first character: neither half is the token.
         cuts = re.compile("|".join(f"(?<={re.escape(n[0])})(?={re.escape(n[1:])})" for n in forged))
-        return [token for part in cuts.split(text) for token in self.plain(part)]
+        return [token for part in cuts.split(text) for token in self._words(part)]
 
     def _parts(self, text: str) -> Iterator[str]:
         """Long text in parts that tokenize as the whole does.
@@ -133,68 +190,33 @@ class Vocabulary:
         return buffer[:count]
 
     def piece(self, token: int) -> bytes:
-        """The token's bytes in an answer; control tokens have none. Not thread-safe."""
+        """The token's bytes in an answer; control tokens have none."""
         spell = token == self._html_tag
-        size: int = C.llama_token_to_piece(
-            self._pointer, token, self._buffer, len(self._buffer), 0, spell
-        )
-        if size < 0:
-            self._buffer = ctypes.create_string_buffer(-size)
-            size = C.llama_token_to_piece(self._pointer, token, self._buffer, -size, 0, spell)
-        return self._buffer.raw[:size]
+        size = -_LONG_PIECE
+        while size < 0:
+            buffer = ctypes.create_string_buffer(-size)
+            size = C.llama_token_to_piece(self._pointer, token, buffer, -size, 0, spell)
+        return buffer.raw[:size]
 
 
 def _joined(segments: Iterable[Segment]) -> list[Segment]:
+    """Neighbours of one kind as one; white space at the ends of control text is with the words.
+
+    Several line ends are one token, whoever wrote the first of them.
+    """
     joined: list[Segment] = []
     for segment in segments:
-        if joined and joined[-1].control == segment.control:
-            joined[-1] = Segment(joined[-1].text + segment.text, segment.control)
-        else:
-            joined.append(segment)
+        for text, control in _split(segment):
+            if joined and joined[-1].control == control:
+                joined[-1] = Segment(joined[-1].text + text, control)
+            elif text:
+                joined.append(Segment(text, control))
     return joined
 
 
-class TextStream:
-    """Token bytes in, whole characters out; holds back what may begin a stop string.
-
-    A character split over tokens appears when it is complete. finish() gives
-    what was held back; bytes of a character that never ended are dropped.
-    trim: white space at both ends of the whole text is left out.
-    """
-
-    def __init__(self, stop: Sequence[str] = (), *, trim: bool = False) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._stop = tuple(text for text in stop if text)
-        self._trim, self._begun = trim, not trim
-        self._held = ""
-        self.stopped = False
-
-    def push(self, raw: bytes) -> str:
-        """Text that is certain now. After a stop string, `stopped` is set and nothing follows."""
-        self._held += self._decoder.decode(raw)
-        if not self._begun:
-            self._held = self._held.lstrip()
-            self._begun = bool(self._held)
-        found = [at for stop in self._stop if (at := self._held.find(stop)) >= 0]
-        if found:
-            self.stopped = True
-            self._held = self._held[: min(found)]
-            return self.finish()
-        keep = max((_overlap(self._held, stop) for stop in self._stop), default=0)
-        cut = len(self._held) - keep
-        if self._trim:
-            cut = len(self._held[:cut].rstrip())
-        text, self._held = self._held[:cut], self._held[cut:]
-        return text
-
-    def finish(self) -> str:
-        text, self._held = self._held, ""
-        return text.rstrip() if self._trim else text
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of text that begins stop."""
-    for size in range(min(len(text), len(stop) - 1), 0, -1):
-        if stop.startswith(text[-size:]):
-            return size
-    return 0
+def _split(segment: Segment) -> tuple[tuple[str, bool], ...]:
+    if not segment.control:
+        return ((segment.text, False),)
+    core = segment.text.strip()
+    before, _, after = segment.text.partition(core) if core else (segment.text, "", "")
+    return (before, False), (core, True), (after, False)
