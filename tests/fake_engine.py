@@ -28,7 +28,7 @@ from gemma_cli.errors import GemmaError
 class FakeGeneration:
     def __init__(
         self,
-        words: Sequence[str | GemmaError],
+        words: Sequence[str | Piece | GemmaError],
         prompt: Prompt,
         n_ctx: int,
         token_s: float,
@@ -58,7 +58,7 @@ class FakeGeneration:
             if isinstance(word, GemmaError):
                 raise word
             said += 1
-            yield Piece(word)
+            yield Piece(word) if isinstance(word, str) else word
         size = len(self._prompt.tokens)
         timings = Timings(0.5, 0.01, 1000.0, 50.0, 0.01 + said / 50)
         yield Done(reason, Usage(size, 0, said), timings, self._n_ctx, size + said, 7)
@@ -69,20 +69,23 @@ class FakeEngine:
 
     def __init__(
         self,
-        answers: Sequence[str | Sequence[str | GemmaError]] = (),
+        answers: Sequence[str | Sequence[str | Piece | GemmaError]] = (),
         *,
         n_ctx: int = 4096,
         load_s: float = 0.0,
         token_s: float = 0.0,
         failure: GemmaError | None = None,
         warnings: tuple[str, ...] = (),
+        thinks: bool = False,
     ) -> None:
         self._answers = list(answers)
         self._n_ctx, self._token_s = n_ctx, token_s
         self._failure, self._warnings = failure, warnings
+        self._thinks = thinks
         self._load_s = load_s
         self._started = time.monotonic()
         self.asked: list[tuple[Message, ...]] = []
+        self.thinking: list[bool | None] = []
         self.samplings: list[Sampling] = []
         self.generations: list[FakeGeneration] = []
 
@@ -96,21 +99,24 @@ class FakeEngine:
             time.sleep(0.01)
         if self._failure is not None:
             raise self._failure
-        return EngineInfo(self._n_ctx, 32768, 0, 18, 1, False, self._warnings)
+        return EngineInfo(self._n_ctx, 32768, 0, 18, 1, False, self._warnings, self._thinks)
 
-    def render(self, messages: Sequence[Message]) -> Prompt:
+    def render(self, messages: Sequence[Message], *, thinking: bool | None = None) -> Prompt:
         self.info()
+        self._thinking = thinking
         text = "\n".join(f"{message.role}: {message.text}" for message in messages)
         self._messages = tuple(messages)
         return Prompt((Segment(text, False),), tuple(range(len(text.split()))))
 
     def raw(self, text: str) -> Prompt:
         self.info()
+        self._thinking = None
         self._messages = (Message("user", text),)
         return Prompt((Segment(text, False),), tuple(range(len(text.split()))))
 
     def generate(self, prompt: Prompt, sampling: Sampling) -> Generation:
         self.asked.append(self._messages)
+        self.thinking.append(self._thinking)
         self.samplings.append(sampling)
         answer = self._answers.pop(0) if self._answers else f"You said: {self._messages[-1].text}"
         words = _words(answer) if isinstance(answer, str) else list(answer)
@@ -124,9 +130,9 @@ class FakeEngine:
         pass
 
 
-def _words(text: str) -> list[str | GemmaError]:
+def _words(text: str) -> list[str | Piece | GemmaError]:
     """Words with the white space that precedes them: their join is the text."""
-    words: list[str | GemmaError] = []
+    words: list[str | Piece | GemmaError] = []
     start = 0
     for end in range(1, len(text)):
         if text[end].isspace() and not text[end - 1].isspace():

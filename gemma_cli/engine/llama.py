@@ -87,9 +87,9 @@ class LlamaEngine:
         self._wait()
         return self._info
 
-    def render(self, messages: Sequence[Message]) -> Prompt:
+    def render(self, messages: Sequence[Message], *, thinking: bool | None = None) -> Prompt:
         self._wait()
-        return self._format.render(messages)
+        return self._format.render(messages, thinking)
 
     def raw(self, text: str) -> Prompt:
         self._wait()
@@ -159,6 +159,7 @@ class LlamaEngine:
             n_layers=self._plan.n_layers,
             threads=self._plan.threads,
             base_model=self._format.base_model,
+            thinks=self._format.thinks,
         )
 
     def _on_progress(self, value: float) -> bool:

@@ -158,7 +158,10 @@ class Generation(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """Facts of a loaded model that others show or decide by."""
+    """Facts of a loaded model that others show or decide by.
+
+    thinks: it can be asked to think before it answers, or not to.
+    """
 
     n_ctx: int
     n_ctx_train: int
@@ -167,6 +170,7 @@ class EngineInfo:
     threads: int
     base_model: bool
     warnings: tuple[str, ...] = ()
+    thinks: bool = False
 
 
 class Engine(Protocol):
@@ -177,8 +181,12 @@ class Engine(Protocol):
     def progress(self) -> float:
         """How much of the weights is loaded, 0.0 to 1.0; 1.0 when ready or failed."""
 
-    def render(self, messages: Sequence[Message]) -> Prompt:
-        """The conversation as the model's chat template presents it, ready for an answer."""
+    def render(self, messages: Sequence[Message], *, thinking: bool | None = None) -> Prompt:
+        """The conversation as the model's chat template presents it, ready for an answer.
+
+        thinking: whether the model thinks first; None: as its template has it.
+        Without effect on a model that does not (EngineInfo.thinks).
+        """
 
     def raw(self, text: str) -> Prompt:
         """A text as it is, for the model to continue."""
