@@ -228,7 +228,7 @@ def test_a_migration_keeps_a_backup(path: Path, journals: Journals) -> None:
     opened = database.open_database(path, more)
     with closing(opened.connection) as db:
         assert db.execute("SELECT pinned FROM conversation").fetchall() == [(None,)]
-    backup = path.with_name("history.db.backup-v1")
+    backup = path.with_name(f"history.db.backup-v{len(database.MIGRATIONS)}")
     assert str(backup) in opened.notices[0]
     assert stat.S_IMODE(backup.stat().st_mode) == 0o600
     with closing(sqlite3.connect(backup)) as db:
@@ -241,7 +241,7 @@ def test_a_migration_that_fails_changes_nothing(path: Path, journals: Journals) 
     with pytest.raises(sqlite3.OperationalError):
         database.open_database(path, bad)
     with closing(sqlite3.connect(path)) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        assert db.execute("PRAGMA user_version").fetchone() == (len(database.MIGRATIONS),)
         assert not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'extra'").fetchall()
 
 

@@ -15,7 +15,7 @@ from gemma_cli.chat import commands
 from gemma_cli.chat.conversation import Conversation
 from gemma_cli.chat.history import History
 from gemma_cli.chat.journal import HistoryJournal, NoJournal
-from gemma_cli.chat.loop import ChatLoop
+from gemma_cli.chat.loop import ChatLoop, Show
 from gemma_cli.chat.session import Session
 from gemma_cli.engine.protocol import Message, Sampling
 from gemma_cli.errors import EngineError, ExitCode, ModelFileError
@@ -54,17 +54,19 @@ class Record:
     """A writer. on_piece: called with each piece, to act in mid-answer."""
 
     answers: list[str] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     errors: list[tuple[str, str | None]] = field(default_factory=list)
     on_piece: Callable[[str], object] = lambda _piece: None
 
     @contextmanager
-    def answer(self) -> Iterator[Callable[[str], None]]:
+    def answer(self) -> Iterator[Show]:
         self.answers.append("")
+        self.thoughts.append("")
 
-        def show(piece: str) -> None:
-            self.answers[-1] += piece
-            self.on_piece(piece)
+        def show(text: str, *, thought: bool = False) -> None:
+            (self.thoughts if thought else self.answers)[-1] += text
+            self.on_piece(text)
 
         yield show
 

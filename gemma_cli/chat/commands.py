@@ -137,6 +137,31 @@ def _system(session: Session, argument: str) -> str:
     )
 
 
+NO_THOUGHTS = "This model cannot be asked to think: it answers at once."
+
+
+@_command(
+    "/think",
+    argument="[on|off]",
+    summary="let the model think first, or not; alone: show it",
+    choices=("on", "off"),
+)
+def _think(session: Session, argument: str) -> str:
+    wish = argument.lower()
+    if wish not in ("", "on", "off"):
+        raise UsageError(f"/think takes on or off, not '{argument}'", "for example: /think on")
+    # While the model still loads nobody can know; then the next message tells.
+    if session.engine.progress() >= 1.0 and not session.engine.info().thinks:
+        return NO_THOUGHTS
+    if wish:
+        session.thinking = wish == "on"
+    return {
+        True: "The model thinks before it answers.",
+        False: "The model answers at once.",
+        None: "Whether the model thinks first is left to its template.",
+    }[session.thinking]
+
+
 _OFF = ("none", "auto", "random")
 _OPTIONS: dict[str, Callable[[str], Any]] = {
     "temperature": float,

@@ -32,7 +32,11 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one side said once. parent is the turn that it answers or follows."""
+    """What one side said once. parent is the turn that it answers or follows.
+
+    thoughts: what a model thought aloud before or while it said text. They are
+    kept for people; no model is shown them again.
+    """
 
     id: int
     parent: int | None
@@ -41,6 +45,7 @@ class Turn:
     status: Status = "complete"
     created: float = 0.0
     origin: Origin | None = None
+    thoughts: str = ""
 
 
 class Conversation:
@@ -92,10 +97,13 @@ class Conversation:
         text: str,
         status: Status,
         origin: Origin | None = None,
+        thoughts: str = "",
     ) -> Turn:
         """Replace what a turn says (an answer that grew or ended); its place stays."""
         old = self._turns[turn_id]
-        turn = replace(old, text=text, status=status, origin=origin or old.origin)
+        turn = replace(
+            old, text=text, status=status, origin=origin or old.origin, thoughts=thoughts
+        )
         self._turns[turn_id] = turn
         return turn
 

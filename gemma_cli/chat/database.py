@@ -78,6 +78,7 @@ MIGRATIONS: Sequence[Migration] = (
             created REAL NOT NULL
         )""",
     ),
+    ("ALTER TABLE message ADD COLUMN thoughts TEXT NOT NULL DEFAULT ''",),
 )
 
 

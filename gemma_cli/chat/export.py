@@ -55,6 +55,8 @@ def _turn(turn: Turn, numbers: Mapping[int, int]) -> dict[str, object]:
         "created": datetime.fromtimestamp(turn.created, UTC).isoformat(timespec="milliseconds"),
         "text": turn.text,
     }
+    if turn.thoughts:
+        entry["thoughts"] = turn.thoughts
     if turn.origin is not None:
         entry["model"] = turn.origin.model
         entry["model_sha256"] = turn.origin.model_sha

@@ -96,12 +96,13 @@ class History:
             saved_id = self._save_head(conversation_id, conversation, model, now)
             self._db.executemany(
                 """INSERT INTO message (id, conversation_id, parent_id, role, status, text,
-                        created, model, model_sha, params, counts, owner)
-                    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                        created, model, model_sha, params, counts, owner, thoughts)
+                    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                     ON CONFLICT (id) DO UPDATE SET status = excluded.status,
                         text = excluded.text, model = excluded.model,
                         model_sha = excluded.model_sha, params = excluded.params,
-                        counts = excluded.counts, owner = excluded.owner""",
+                        counts = excluded.counts, owner = excluded.owner,
+                        thoughts = excluded.thoughts""",
                 [_row(saved_id, turn, owner) for turn in turns],
             )
         return saved_id
@@ -125,8 +126,8 @@ class History:
                 "SELECT system, leaf_id FROM conversation WHERE id = ?", (conversation_id,)
             ).fetchone()
             rows = self._db.execute(
-                """SELECT id, parent_id, role, text, status, created, model, model_sha,
-                        params, counts
+                f"""SELECT id, parent_id, role, text, status, created, model, model_sha,
+                        params, counts, {self._thoughts_column()}
                     FROM message WHERE conversation_id = ? ORDER BY id""",
                 (conversation_id,),
             ).fetchall()
@@ -189,6 +190,11 @@ class History:
                 "SELECT text FROM input GROUP BY text ORDER BY max(id) DESC LIMIT ?", (limit,)
             ).fetchall()
         return [row[0] for row in rows]
+
+    def _thoughts_column(self) -> str:
+        """An older file that may only be read has none."""
+        columns = self._db.execute("SELECT name FROM pragma_table_info('message')").fetchall()
+        return "thoughts" if ("thoughts",) in columns else "''"
 
     def _summaries(self, where: str, values: Sequence[object], limit: int) -> list[Summary]:
         with _reading():
@@ -286,15 +292,16 @@ def _row(conversation_id: int, turn: Turn, owner: str) -> tuple[object, ...]:
         origin and json.dumps(dict(origin.params)),
         origin and json.dumps(dict(origin.counts)),
         owner if turn.status == "streaming" else None,
+        turn.thoughts,
     )
 
 
 def _turn(row: Sequence[object]) -> Turn:
-    turn_id, parent, role, text, status, created, model, sha, params, counts = row
+    turn_id, parent, role, text, status, created, model, sha, params, counts, thoughts = row
     origin = None
     if model is not None:
         origin = Origin(model, sha, _object(params), _object(counts))  # type: ignore[arg-type]
-    return Turn(turn_id, parent, role, text, status, created, origin)  # type: ignore[arg-type]
+    return Turn(turn_id, parent, role, text, status, created, origin, thoughts)  # type: ignore[arg-type]
 
 
 def _object(text: object) -> dict[str, object]:

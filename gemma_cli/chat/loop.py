@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from typing import Protocol
 
 from gemma_cli.chat import commands
+from gemma_cli.chat.commands import NO_THOUGHTS
 from gemma_cli.chat.conversation import Origin, Status, Turn
 from gemma_cli.chat.interrupts import Hangup, Hangups, Interrupt, interrupts
 from gemma_cli.chat.session import Session
@@ -49,11 +50,17 @@ class Reader(Protocol):
         """
 
 
+class Show(Protocol):
+    """Takes an answer piece by piece. thought: the model thinks aloud; no part of the answer."""
+
+    def __call__(self, text: str, *, thought: bool = False) -> None: ...
+
+
 class Writer(Protocol):
     """Where answers and notices go."""
 
-    def answer(self) -> AbstractContextManager[Callable[[str], None]]:
-        """A place for one answer: the function takes its text piece by piece."""
+    def answer(self) -> AbstractContextManager[Show]:
+        """A place for one answer."""
 
     def loading(self, progress: Callable[[], float]) -> AbstractContextManager[None]:
         """Shows, while inside, that one waits for the model."""
@@ -206,11 +213,16 @@ class ChatLoop:
             self._warned = True
             for warning in info.warnings:
                 self._writer.say(warning)
+        if session.thinking and not info.thinks:
+            session.thinking = None
+            self._writer.say(NO_THOUGHTS)
         rendered: dict[int, Prompt] = {}
 
         def measure(skip: int) -> int:
             if skip not in rendered:
-                rendered[skip] = session.engine.render(session.conversation.messages(skip))
+                rendered[skip] = session.engine.render(
+                    session.conversation.messages(skip), thinking=session.thinking
+                )
             return len(rendered[skip].tokens)
 
         exchanges = session.conversation.exchanges()
@@ -227,18 +239,27 @@ class ChatLoop:
         session = self._session
         generation = session.engine.generate(prompt, session.sampling)
         interrupt.call(generation.cancel)
-        origin = Origin(session.label, session.model_sha, asdict(session.sampling))
+        params = asdict(session.sampling)
+        if session.thinking is not None:
+            params["thinking"] = session.thinking
+        origin = Origin(session.label, session.model_sha, params)
         turn = session.conversation.add("assistant", "", "streaming", origin)
         session.journal.save(session.conversation)
         with self._writer.answer() as show:
             done = self._stream(generation, turn, show)
         session.count(done)
-        self._tell_how_it_ended(done)
+        self._tell_how_it_ended(done, session.conversation[turn.id])
 
-    def _stream(self, generation: Generation, turn: Turn, show: Callable[[str], None]) -> Done:
+    def _stream(self, generation: Generation, turn: Turn, show: Show) -> Done:
         """Show and keep the answer as it comes; whatever ends it, its text is saved."""
         session = self._session
         pieces: list[str] = []
+        thoughts: list[str] = []
+
+        def keep(status: Status, origin: Origin | None = None) -> None:
+            session.conversation.change(turn.id, "".join(pieces), status, origin, "".join(thoughts))
+            session.journal.save(session.conversation)
+
         status: Status = "cancelled"
         origin = turn.origin
         try:
@@ -249,21 +270,19 @@ class ChatLoop:
                     )  # type: ignore[assignment]
                     origin = _with_figures(turn.origin, value)
                     return value
-                pieces.append(value.text)
-                show(value.text)
+                (thoughts if value.thought else pieces).append(value.text)
+                show(value.text, thought=value.thought)
                 if session.journal.due():
-                    session.conversation.change(turn.id, "".join(pieces), "streaming")
-                    session.journal.save(session.conversation)
+                    keep("streaming")
         except Exception as error:
             if not isinstance(error, OSError):  # else the reader left: a kind of cancelling
                 status = "error"
             raise
         finally:
-            session.conversation.change(turn.id, "".join(pieces), status, origin)
-            session.journal.save(session.conversation)
+            keep(status, origin)
         raise AssertionError("a generation ends with Done")
 
-    def _tell_how_it_ended(self, done: Done) -> None:
+    def _tell_how_it_ended(self, done: Done, answer: Turn) -> None:
         limit = self._session.sampling.max_tokens
         if done.stop_reason == "cancelled":
             self._writer.say("Stopped. What was said is kept.")
@@ -273,6 +292,8 @@ class ChatLoop:
             self._writer.say(
                 f"The answer was cut: the context window of {done.n_ctx:,} tokens is full."
             )
+        if answer.thoughts and not answer.text.strip():
+            self._writer.say("The model has only thought: its answer did not begin.")
 
     def _report(self, error: GemmaError) -> None:
         self._writer.error(error.message, error.hint)

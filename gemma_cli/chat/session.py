@@ -11,7 +11,10 @@ from gemma_cli.engine.protocol import Done, Engine, Sampling
 
 @dataclass(slots=True)
 class Session:
-    """One chat with one model. label: the model's name as it is shown and saved."""
+    """One chat with one model. label: the model's name as it is shown and saved.
+
+    thinking: whether it is asked to think before it answers, as in Engine.render.
+    """
 
     engine: Engine
     label: str
@@ -19,6 +22,7 @@ class Session:
     journal: Journal
     sampling: Sampling
     model_sha: str | None = None
+    thinking: bool | None = None
     last: Done | None = None
     answers: int = 0
     answer_tokens: int = 0

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, TextIO
 
 from gemma_cli.terminal.keyboard import quiet_keys
 from gemma_cli.terminal.sanitize import clean
+from gemma_cli.terminal.thoughts import Thoughts, ThoughtsAndAnswer
 
 if TYPE_CHECKING:
     from gemma_cli.terminal.markdown import StreamingMarkdown
+    from gemma_cli.terminal.thoughts import Show
 
 _DIM, _RED, _PLAIN = "\x1b[2m", "\x1b[31m", "\x1b[0m"
 _ERASE_LINE = "\r\x1b[K"
@@ -43,16 +45,16 @@ class ChatWriter:
         self._plain = plain
 
     @contextmanager
-    def answer(self) -> Iterator[Callable[[str], None]]:
+    def answer(self) -> Iterator[Show]:
         with quiet_keys():
-            view = self._view()
+            both = ThoughtsAndAnswer(self._thoughts, self._view)
             try:
-                yield view.feed
+                yield both.show
             except BaseException:
                 with suppress(OSError, ValueError):  # the terminal may be what is gone
-                    view.close()
+                    both.close()
                 raise
-            view.close()
+            both.close()
             if sys.stdout.isatty():
                 sys.stdout.write("\n")  # air before the next prompt
                 sys.stdout.flush()
@@ -78,6 +80,9 @@ class ChatWriter:
         self._tell(_RED if self._colour else "", f"gemma: {message}")
         if hint:
             self._tell("", "\n".join(f"  {line}" for line in hint.rstrip("\n").split("\n")))
+
+    def _thoughts(self) -> Thoughts:
+        return Thoughts(sys.stderr, dim=self._style)
 
     def _view(self) -> PlainAnswer | StreamingMarkdown:
         if not self._markdown:
