@@ -20,7 +20,10 @@ _ODD_TEXTS = [b"", b"\0", b"\xff\xfe", b"\xe2\x96", b"<0x100>", b"<0xZZ>", b"a" 
 
 @dataclass
 class Parsed:
-    """A header in parts. keys: (name, type, encoded value); tensors: (name, shape, type, offset)."""
+    """A header in parts.
+
+    keys: (name, type, encoded value); tensors: (name, shape, type, offset).
+    """
 
     keys: list[tuple[bytes, int, bytes]] = field(default_factory=list)
     tensors: list[tuple[bytes, tuple[int, ...], int, int]] = field(default_factory=list)

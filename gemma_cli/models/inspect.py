@@ -17,6 +17,8 @@ _NO_TEXT = {
 }
 # llama.cpp's activations are F32, and vectors (norms, scales) must be what they are.
 _VECTOR_TYPE = "F32"
+# Types without a product with a vector: llama.cpp calls it all the same.
+_NO_WEIGHTS = frozenset(("Q8_1", "Q8_K", "I8", "I16", "I32", "I64", "F64"))
 
 
 def check_model_file(path: Path, model: CatalogModel | None, parts: int) -> Header:
@@ -55,7 +57,8 @@ def check_language_model(path: Path, header: Header) -> None:
             f"{name} is damaged: it rotates {header.rope_dims} of a head's {head} elements"
         )
     for tensor in header.tensors:
-        if tensor.type != _VECTOR_TYPE and len(tensor.shape) == 1:
+        vector = len(tensor.shape) == 1 and tensor.type != _VECTOR_TYPE
+        if vector or tensor.type in _NO_WEIGHTS:
             raise ModelFileError(f"{name} is damaged: {tensor.name} is of type {tensor.type}")
 
 
