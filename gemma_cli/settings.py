@@ -24,6 +24,7 @@ class Settings:
     repeat_penalty: float | None = None
     seed: int | None = None
     max_tokens: int | None = None
+    think: bool | None = None
     ctx: str | None = None
     gpu_layers: str | None = None
     threads: str | None = None
@@ -57,7 +58,7 @@ def load_settings() -> Settings:
 def _value(path: Path, key: str, value: object) -> Any:
     """The value in the field's type; raises UsageError for one that cannot be meant."""
     wanted, accepted = _ACCEPTED.get(key, ("a text", (str,)))
-    if isinstance(value, bool) or not isinstance(value, accepted):
+    if isinstance(value, bool) is not (bool in accepted) or not isinstance(value, accepted):
         raise UsageError(f"{path}: '{key}' must be {wanted}, not {value!r}")
     if str in accepted:
         return str(value)
@@ -75,6 +76,7 @@ _ACCEPTED: dict[str, tuple[str, tuple[type, ...]]] = {
     "top_k": _INTEGER,
     "seed": _INTEGER,
     "max_tokens": _INTEGER,
+    "think": ("true or false", (bool,)),
     "ctx": _COUNT_OR_WORD,
     "gpu_layers": _COUNT_OR_WORD,
     "threads": _COUNT_OR_WORD,

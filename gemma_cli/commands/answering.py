@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gemma_cli.engine.protocol import Done, Engine, Generation, Message, Prompt, Sampling
 from gemma_cli.errors import ExitCode, GemmaError
 from gemma_cli.terminal.sanitize import clean
+from gemma_cli.terminal.thoughts import Thoughts, ThoughtsAndAnswer, View
 
 if TYPE_CHECKING:
     from gemma_cli.models.gguf import Header
@@ -21,13 +22,21 @@ if TYPE_CHECKING:
 
 
 class Answering:
-    """Runs one request and writes its answer in the form that was asked for."""
+    """Runs one request and writes its answer in the form that was asked for.
 
-    def __init__(self, engine: Engine, *, as_json: bool, stats: bool) -> None:
+    thinking: as in Engine.render. Thoughts that were asked for are shown when
+    stderr is a terminal; JSON holds them always.
+    """
+
+    def __init__(
+        self, engine: Engine, *, as_json: bool, stats: bool, thinking: bool | None = None
+    ) -> None:
         self._engine = engine
         self._as_json = as_json
         self._stats = stats
+        self._thinking = thinking
         self._text: list[str] = []
+        self._thoughts: list[str] = []
 
     def answer(
         self,
@@ -38,7 +47,13 @@ class Answering:
     ) -> int:
         """Write the answer; the exit code. raw: a text to continue in place of the conversation."""
         engine = self._engine
-        prompt = engine.raw(raw) if raw is not None else engine.render(conversation)
+        if self._thinking:
+            _check_thinks(raw is not None, thinks=engine.info().thinks)
+        prompt = (
+            engine.raw(raw)
+            if raw is not None
+            else engine.render(conversation, thinking=self._thinking)
+        )
         generation = engine.generate(prompt, sampling)
         try:
             with _ctrl_c_cancels(generation):
@@ -57,15 +72,22 @@ class Answering:
         return ExitCode.CANCELLED if done.stop_reason == "cancelled" else ExitCode.OK
 
     def _stream(self, generation: Generation) -> Done:
-        screen = sys.stdout.isatty()
-        for value in generation:
-            if isinstance(value, Done):
-                return value
-            self._text.append(value.text)
-            if not self._as_json:
-                sys.stdout.write(clean(value.text) if screen else value.text)
-                sys.stdout.flush()
+        with closing(self._views()) as views:
+            for value in generation:
+                if isinstance(value, Done):
+                    return value
+                (self._thoughts if value.thought else self._text).append(value.text)
+                views.show(value.text, thought=value.thought)
         raise AssertionError("a generation ends with Done")
+
+    def _views(self) -> ThoughtsAndAnswer:
+        from gemma_cli.terminal.writer import wants_style
+
+        def thoughts() -> View:
+            seen = self._thinking and not self._as_json and sys.stderr.isatty()
+            return Thoughts(sys.stderr, dim=wants_style(sys.stderr)) if seen else _Unseen()
+
+        return ThoughtsAndAnswer(thoughts, _Unseen if self._as_json else _Stdout)
 
     def _end_line(self) -> None:
         """A text file ends with a newline, and so does an answer."""
@@ -75,6 +97,8 @@ class Answering:
 
     def _print_json(self, installed: InstalledModel, report: dict[str, Any]) -> None:
         head = {"text": "".join(self._text), "model": installed.name, "quant": installed.quant}
+        if self._thoughts:
+            report = {"thoughts": "".join(self._thoughts), **report}
         print(json.dumps(head | report, ensure_ascii=False), flush=True)
 
     def _tell(self, done: Done, sampling: Sampling) -> None:
@@ -88,8 +112,32 @@ class Answering:
                     f"the answer was cut: the context window of {done.n_ctx} tokens is full "
                     "(--ctx max gives the largest)"
                 )
+        if self._thoughts and not "".join(self._text).strip():
+            _say("the model has only thought: its answer did not begin")
         if self._stats:
             _say(describe(done))
+
+
+class _Stdout:
+    """The answer, as it comes. Its last newline is not this class's: it may go on later."""
+
+    def __init__(self) -> None:
+        self._screen = sys.stdout.isatty()
+
+    def feed(self, text: str) -> None:
+        sys.stdout.write(clean(text) if self._screen else text)
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        pass
+
+
+class _Unseen:
+    def feed(self, text: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 def describe(done: Done) -> str:
@@ -105,14 +153,21 @@ def describe(done: Done) -> str:
 
 
 def print_prompt(
-    header: Header, path: Path, conversation: Sequence[Message], raw: str | None
+    header: Header,
+    path: Path,
+    conversation: Sequence[Message],
+    raw: str | None,
+    *,
+    thinking: bool | None = None,
 ) -> None:
     """The exact prompt as JSON, by the vocabulary alone: no weights are loaded."""
     from gemma_cli.engine.prompting import load_format
 
     prompt_format, model = load_format(header, path)
+    if thinking:
+        _check_thinks(raw is not None, thinks=prompt_format.thinks)
     prompt: Prompt = (
-        prompt_format.raw(raw) if raw is not None else prompt_format.render(conversation)
+        prompt_format.raw(raw) if raw is not None else prompt_format.render(conversation, thinking)
     )
     model.close()
     shown = {
@@ -132,6 +187,13 @@ def _report(done: Done, gpu_layers: int) -> dict[str, Any]:
         "gpu_layers": gpu_layers,
         "seed": done.seed,
     }
+
+
+def _check_thinks(raw: bool, *, thinks: bool) -> None:
+    if raw:
+        _say("--raw takes no --think: it is left out")
+    elif not thinks:
+        _say("this model cannot be asked to think: it answers at once")
 
 
 def _say(text: str) -> None:

@@ -84,6 +84,7 @@ def chat(
                 NoJournal() if no_history else journal,
                 sampling,
                 chosen.installed.sha256,
+                asked.think,
             )
             code = talk(session, journal, writer, saved, plain=plain, keep=not no_history)
     raise typer.Exit(code)

@@ -64,6 +64,15 @@ class GenerationOptions:
     max_tokens: Annotated[
         int | None, _option("-n", "--max-tokens", help="Stop the answer after N tokens.")
     ] = None
+    think: Annotated[
+        bool | None,
+        typer.Option(
+            "--think/--no-think",
+            envvar="GEMMA_THINK",
+            help="Let a model that can think do so before it answers. Thoughts are no part of "
+            "the answer: they are shown on the terminal only.",
+        ),
+    ] = None
     ctx: Annotated[
         str | None, _option("--ctx", help="Context window in tokens, auto or max.", metavar="N")
     ] = None

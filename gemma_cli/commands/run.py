@@ -65,14 +65,14 @@ def run(
     sampling = opening.sampling_from(chosen.sampling, asked)
     text = conversation[-1].text if raw else None
     if show_prompt:
-        print_prompt(chosen.header, chosen.installed.path, conversation, text)
+        print_prompt(chosen.header, chosen.installed.path, conversation, text, thinking=asked.think)
         return
     notice = None if raw else opening.base_model_notice(chosen)
     if notice:
         print(f"gemma: {notice} --raw continues your text as it is.", file=sys.stderr)
     engine = opening.start_engine(chosen, wishes)
     try:
-        answering = Answering(engine, as_json=as_json, stats=stats)
+        answering = Answering(engine, as_json=as_json, stats=stats, thinking=asked.think)
         code = answering.answer(chosen.installed, conversation, text, sampling)
     except BaseException:
         engine.close()  # a thread inside llama.cpp must not outlive the interpreter
