@@ -21,7 +21,7 @@ def admit(path: Path, stopped: Callable[[], bool]) -> None:
 
     ModelFileError says why it cannot, Cancelled when stopped() became true.
     """
-    parts = _parts(path)
+    parts = parts_of(path)
     state = _state(parts)
     record = paths.cache_dir() / "probed" / hashlib.sha256(os.fsencode(parts[0])).hexdigest()[:32]
     with contextlib.suppress(OSError, ValueError):
@@ -38,7 +38,8 @@ def admit(path: Path, stopped: Callable[[], bool]) -> None:
         record.write_text(state, encoding="utf-8")
 
 
-def _parts(path: Path) -> list[Path]:
+def parts_of(path: Path) -> list[Path]:
+    """The files of a split set, in order; of a single file, itself."""
     from gemma_cli.models.hubcache import split_parts
 
     path = path.absolute()

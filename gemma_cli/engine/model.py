@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gemma_cli.engine.admission import admit
+from gemma_cli.engine import headroom
+from gemma_cli.engine.admission import admit, parts_of
 from gemma_cli.engine.library import C, Log
 from gemma_cli.engine.tokens import Vocabulary
 from gemma_cli.errors import Cancelled, ModelFileError
@@ -40,6 +41,7 @@ class Model:
         A file that nobody vouches for is first tried in a child process (see admission).
         """
         admit(path, lambda: on_progress is not None and not on_progress(0.0))
+        headroom.check_load(path, parts_of(path))
         log = quiet_backend()
         params = C.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
@@ -60,6 +62,8 @@ class Model:
         self._pointer, reason = log.explained(load)
         if stopped:
             raise Cancelled("stopped while the model was loading")
+        if not self._pointer and headroom.is_memory(reason):
+            raise headroom.no_load(path, reason)
         if not self._pointer:
             raise ModelFileError(
                 f"llama.cpp cannot load {path}: {reason}",
