@@ -7,6 +7,7 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from typing import Any
 
 from gemma_cli.engine.library import C
 from gemma_cli.engine.protocol import Segment
@@ -14,6 +15,7 @@ from gemma_cli.engine.tokencache import TokenCache
 
 # enum llama_token_attr (llama.h)
 _NORMAL, _USER_DEFINED, _BYTE = 1 << 2, 1 << 4, 1 << 5
+_NO_TEXT = 1 << 0 | 1 << 1 | 1 << 3 | _USER_DEFINED  # unknown, unused, control
 
 # USER_DEFINED tokens that are ordinary text: runs of white space and HTML tags
 # (Gemma was trained to see those as one token). All others, such as
@@ -45,6 +47,10 @@ class Vocabulary:
         self._html_tag = self._find_html_tag()
         self._cache = TokenCache()
 
+    @property
+    def pointer(self) -> int:
+        return self._pointer
+
     def text_of(self, token: int) -> str:
         """The token as the vocabulary spells it ("<bos>", "▁the")."""
         raw: bytes | None = C.llama_vocab_get_text(self._pointer, token)
@@ -59,6 +65,16 @@ class Vocabulary:
         """The one token that control text of that name is, if there is one."""
         ids = self._tokenize(name, parse_special=True)
         return ids[0] if len(ids) == 1 else None
+
+    def special_tokens(self) -> set[int]:
+        """Every token that is no text of an answer. Some 50 ms."""
+        return {
+            token
+            for token in range(self.size)
+            if (attributes := self._attributes(token)) & _NO_TEXT
+            and token != self._html_tag
+            and not (attributes & _USER_DEFINED and not self._forges(self.text_of(token)))
+        }
 
     def _find_html_tag(self) -> int:
         """The token of the HTML tag </s>, -1 if there is none.
@@ -143,12 +159,17 @@ class Vocabulary:
         ]
         used = {token for token in set(ids) if self._attributes(token) & _USER_DEFINED}
         names = {self.text_of(token) for token in used}
-        forged = [name for name in names if len(name) > 1 and not _ORDINARY.fullmatch(name)]
+        forged = [name for name in names if self._forges(name)]
         if not forged:
             return ids
         # Cut each name after its first character: neither half is the token.
         cuts = re.compile("|".join(f"(?<={re.escape(n[0])})(?={re.escape(n[1:])})" for n in forged))
         return [token for part in cuts.split(text) for token in self._words(part)]
+
+    @staticmethod
+    def _forges(name: str) -> bool:
+        """Does a USER_DEFINED token of that name control the model?"""
+        return len(name) > 1 and not _ORDINARY.fullmatch(name)
 
     def _parts(self, text: str) -> Iterator[str]:
         """Long text in parts that tokenize as the whole does.
@@ -196,6 +217,28 @@ class Vocabulary:
         while size < 0:
             buffer = ctypes.create_string_buffer(-size)
             size = C.llama_token_to_piece(self._pointer, token, buffer, -size, 0, spell)
+        return buffer.raw[:size]
+
+    def pieces(self) -> list[bytes]:
+        """piece() of every token, by id: one call of llama.cpp with a separator between all."""
+        separator = self._tokenize("\0", parse_special=False)
+        if len(separator) == 1:
+            ids: Any = (C.llama_token * (2 * self.size + 1))()
+            ids[0::2], ids[1::2] = separator * (self.size + 1), list(range(self.size))
+            _, *pieces, _ = self._detokenize(ids).split(b"\0")
+            # The separator's own piece is the only one that holds it: there are two empty ones.
+            pieces[separator[0] : separator[0] + 2] = [b"\0"]
+            if len(pieces) == self.size:
+                if self._html_tag >= 0:
+                    pieces[self._html_tag] = self.piece(self._html_tag)
+                return pieces
+        return [self.piece(token) for token in range(self.size)]
+
+    def _detokenize(self, ids: Any) -> bytes:
+        size = -16 * len(ids)
+        while size < 0:
+            buffer = ctypes.create_string_buffer(-size)
+            size = C.llama_detokenize(self._pointer, ids, len(ids), buffer, -size, False, False)
         return buffer.raw[:size]
 
 
