@@ -26,9 +26,11 @@ class Settings:
     max_tokens: int | None = None
     think: bool | None = None
     ctx: str | None = None
+    ctx_beyond_training: bool | None = None
     gpu_layers: str | None = None
     threads: str | None = None
     kv_type: str | None = None
+    lora: list[str] | None = None
 
 
 def settings_file() -> Path:
@@ -78,6 +80,8 @@ _ACCEPTED: dict[str, tuple[str, tuple[type, ...]]] = {
     "max_tokens": _INTEGER,
     "think": ("true or false", (bool,)),
     "ctx": _COUNT_OR_WORD,
+    "ctx_beyond_training": ("true or false", (bool,)),
+    "lora": ("a list of texts", (list,)),
     "gpu_layers": _COUNT_OR_WORD,
     "threads": _COUNT_OR_WORD,
 }

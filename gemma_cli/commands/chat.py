@@ -76,7 +76,8 @@ def chat(
         if notice:
             writer.say(notice)
         # Closed on every way out: a thread inside llama.cpp must not outlive the interpreter.
-        with closing(opening.start_engine(chosen, wishes)) as engine:
+        adapters = opening.adapters_from(asked, chosen.header)
+        with closing(opening.start_engine(chosen, wishes, adapters)) as engine:
             session = Session(
                 engine,
                 chosen.installed.name,

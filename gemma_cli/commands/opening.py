@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gemma_cli.engine.llama import LlamaEngine
     from gemma_cli.engine.protocol import Sampling
     from gemma_cli.machine.memory import Plan, Wishes
+    from gemma_cli.models.adapter import Adapter
     from gemma_cli.models.gguf import Header
     from gemma_cli.models.store import InstalledModel
 
@@ -96,11 +97,32 @@ def plan_for(header: Header, wishes: Wishes) -> Plan:
     return plan(header, this_machine(), wishes)
 
 
-def start_engine(chosen: ChosenModel, wishes: Wishes) -> LlamaEngine:
+def start_engine(
+    chosen: ChosenModel, wishes: Wishes, adapters: Sequence[Adapter] = ()
+) -> LlamaEngine:
     """An engine by the plan for this machine; it returns at once and loads in its own thread."""
     from gemma_cli.engine.llama import LlamaEngine
 
-    return LlamaEngine(chosen.installed.path, chosen.header, plan_for(chosen.header, wishes))
+    plan = plan_for(chosen.header, wishes)
+    if plan.n_ctx > plan.n_ctx_max:
+        print(
+            f"gemma: {chosen.installed.name} was trained on {plan.n_ctx_max} tokens: beyond them, "
+            f"in the context of {plan.n_ctx}, its answers get worse",
+            file=sys.stderr,
+        )
+    return LlamaEngine(chosen.installed.path, chosen.header, plan, adapters=adapters)
+
+
+def adapters_from(asked: GenerationOptions, base: Header) -> tuple[Adapter, ...]:
+    """The LoRA adapters, each checked against the model; UsageError for one that is not its."""
+    if not asked.lora:
+        return ()
+    from gemma_cli.models.adapter import check_adapter, parse_adapter
+
+    adapters = tuple(parse_adapter(str(text)) for text in asked.lora)
+    for adapter in adapters:
+        check_adapter(adapter, base)
+    return adapters
 
 
 def base_model_notice(chosen: ChosenModel) -> str | None:
@@ -127,6 +149,7 @@ def wishes_from(asked: GenerationOptions) -> Wishes:
         gpu_layers=number_or_word("--gpu-layers", asked.gpu_layers, ("all",), least=0),
         threads=number_or_word("--threads", asked.threads, (), least=1),
         kv_type=kind,
+        beyond_training=bool(asked.ctx_beyond_training),
     )
 
 

@@ -76,6 +76,14 @@ class GenerationOptions:
     ctx: Annotated[
         str | None, _option("--ctx", help="Context window in tokens, auto or max.", metavar="N")
     ] = None
+    ctx_beyond_training: Annotated[
+        bool | None,
+        typer.Option(
+            "--ctx-beyond-training",
+            envvar="GEMMA_CTX_BEYOND_TRAINING",
+            help="Let --ctx be more than the model was trained on.",
+        ),
+    ] = None
     gpu_layers: Annotated[
         str | None, _option("--gpu-layers", help="Layers on the GPU, auto or all.", metavar="N")
     ] = None
@@ -84,6 +92,14 @@ class GenerationOptions:
     ] = None
     kv_type: Annotated[
         str | None, _option("--kv-type", help="KV cache: f16, q8_0 or q4_0.", metavar="TYPE")
+    ] = None
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lora",
+            metavar="FILE[:SCALE]",
+            help="A LoRA adapter (GGUF) for the model; 1 is its trained strength (repeatable).",
+        ),
     ] = None
 
     def over(self, settings: Settings) -> GenerationOptions:

@@ -70,7 +70,8 @@ def run(
     notice = None if raw else opening.base_model_notice(chosen)
     if notice:
         print(f"gemma: {notice} --raw continues your text as it is.", file=sys.stderr)
-    engine = opening.start_engine(chosen, wishes)
+    adapters = opening.adapters_from(asked, chosen.header)
+    engine = opening.start_engine(chosen, wishes, adapters)
     try:
         answering = Answering(engine, as_json=as_json, stats=stats, thinking=asked.think)
         code = answering.answer(chosen.installed, conversation, text, sampling)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from gemma_cli.engine import headroom
 from gemma_cli.engine.library import AbortFlag, C
 from gemma_cli.engine.model import Model, quiet_backend
 from gemma_cli.errors import EngineError
@@ -39,14 +40,18 @@ class Context:
         params.abort_callback = abort.callback
         params.abort_callback_data = abort.address
         self._abort = abort
+        headroom.check_context(plan)
         self._pointer, reason = log.explained(
             lambda: C.llama_init_from_model(model.pointer, params)
         )
         if not self._pointer:
+            if headroom.is_memory(reason):
+                raise headroom.no_context(plan, reason)
             raise EngineError(
                 f"llama.cpp cannot make a context of {plan.n_ctx} tokens: {reason}",
                 "try a smaller one: --ctx 4096",
             )
+        model.adapters.activate(self._pointer)
         self.n_ctx = plan.n_ctx  # llama.cpp pads to 256; the promise is what was asked
         self.n_batch: int = C.llama_n_batch(self._pointer)
         self.tokens: list[int] = []

@@ -29,6 +29,7 @@ from gemma_cli.engine.protocol import (
 )
 from gemma_cli.errors import PromptTooLongError
 from gemma_cli.machine.memory import Plan
+from gemma_cli.models.adapter import Adapter
 from gemma_cli.models.gguf import Header
 
 if TYPE_CHECKING:
@@ -69,8 +70,11 @@ class Answer:
 class LlamaEngine:
     """A GGUF model on this machine (protocol.Engine). Returns at once; loads in its thread."""
 
-    def __init__(self, path: Path, header: Header, plan: Plan) -> None:
+    def __init__(
+        self, path: Path, header: Header, plan: Plan, *, adapters: Sequence[Adapter] = ()
+    ) -> None:
         self._path, self._header, self._plan = path, header, plan
+        self._adapters = tuple(adapters)
         self._progress = 0.0
         self._closing = False
         self._failure: BaseException | None = None
@@ -148,7 +152,12 @@ class LlamaEngine:
         from gemma_cli.engine.prompting import PromptFormat
 
         start = time.perf_counter()
-        self._model = Model(self._path, self._plan.gpu_layers, on_progress=self._on_progress)
+        self._model = Model(
+            self._path,
+            self._plan.gpu_layers,
+            adapters=self._adapters,
+            on_progress=self._on_progress,
+        )
         self._format = PromptFormat(self._header, self._path, self._model.vocabulary)
         self._context = Context(self._model, self._plan, AbortFlag())
         self._load_s = time.perf_counter() - start

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from gemma_cli.engine import headroom
 from gemma_cli.engine.admission import admit, parts_of
 from gemma_cli.engine.library import C, Log
+from gemma_cli.engine.lora import LoadedAdapters
 from gemma_cli.engine.tokens import Vocabulary
 from gemma_cli.errors import Cancelled, ModelFileError
+from gemma_cli.models.adapter import Adapter
 from gemma_cli.models.ggml import file_name
 
 _log: Log | None = None
@@ -34,6 +36,7 @@ class Model:
         gpu_layers: int,
         *,
         vocab_only: bool = False,
+        adapters: Sequence[Adapter] = (),
         on_progress: Callable[[float], bool] | None = None,
     ) -> None:
         """on_progress: called with 0.0 to 1.0; returning False stops the load.
@@ -70,6 +73,7 @@ class Model:
                 "check the file: gemma show PATH; GEMMA_DEBUG=1 shows llama.cpp's log",
             )
         self.vocabulary = Vocabulary(C.llama_model_get_vocab(self._pointer))
+        self.adapters = LoadedAdapters(self._pointer, adapters, log)
         self.sliding_window: int = C.llama_model_n_swa(self._pointer)
 
     @property

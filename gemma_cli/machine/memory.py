@@ -36,12 +36,14 @@ class Wishes:
 
     n_ctx: tokens, or "max" for all that the model was trained on. gpu_layers
     counts as llama.cpp's n_gpu_layers does: layers + 1 is everything.
+    beyond_training: n_ctx may be more than the model was trained on.
     """
 
     n_ctx: int | Literal["max"] | None = None
     gpu_layers: int | Literal["all"] | None = None
     threads: int | None = None
     kv_type: KVType = "f16"
+    beyond_training: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +140,11 @@ def _context_sizes(header: Header, wishes: Wishes) -> list[int]:
     if wishes.n_ctx == "max":
         return [trained]
     if wishes.n_ctx is not None:
-        if wishes.n_ctx > trained:
+        if wishes.n_ctx > trained and not wishes.beyond_training:
             raise UsageError(
                 f"--ctx {wishes.n_ctx} is more than the {trained} tokens the model was trained on",
-                f"use --ctx max for {trained}",
+                f"use --ctx max for {trained}; --ctx-beyond-training allows more, "
+                "and answers get worse out there",
             )
         return [wishes.n_ctx]
     size = min(trained, COMFORTABLE_CTX)
