@@ -23,6 +23,8 @@ class LoadedAdapters:
     def activate(self, context: Any) -> None:
         """Let them act on all that this llama_context evaluates from now on."""
         count = len(self._pointers)
+        if count == 0:
+            return
         pointers = (C.llama_adapter_lora_p_ctypes * count)(*self._pointers)
         scales = (ctypes.c_float * count)(*[adapter.scale for adapter in self.adapters])
         if C.llama_set_adapters_lora(context, pointers, count, scales) != 0:
