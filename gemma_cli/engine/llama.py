@@ -183,7 +183,8 @@ class LlamaEngine:
         context.watch(answer.abort)
         cached = reusable(context.tokens, prompt, context.pos_min(), self._model.sliding_window)
         context.rewind(cached)
-        sampler = Sampler(answer.sampling, self._model.vocabulary.size)
+        sampler = Sampler(answer.sampling, self._model.vocabulary)
+        sampler.accept_prompt(prompt)
         first = start
         tokens: list[int] = []
         try:
@@ -191,6 +192,7 @@ class LlamaEngine:
             if context.prefill(prompt[cached:]):
                 first = time.perf_counter()
                 reason = self._decode(answer, sampler, tokens)
+            satisfied = sampler.complete
         finally:
             sampler.close()
         end = time.perf_counter()
@@ -207,6 +209,7 @@ class LlamaEngine:
             n_ctx=context.n_ctx,
             used=len(context.tokens),
             seed=sampler.seed,
+            satisfied=satisfied,
             tokens=tuple(tokens),
         )
 

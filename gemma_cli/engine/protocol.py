@@ -7,6 +7,8 @@ server, or a hand-written one in a test, satisfies the same protocol.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -27,14 +29,21 @@ class Message:
     text: str
 
 
+LogitBias = tuple[int | str, float]
+"""(token id, or a text that is one token; what is added to its logit)"""
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How the next token is chosen. Standard names and units of llama.cpp.
 
-    temperature 0 is greedy decoding. top_k 0, top_p 1, min_p 0 and
-    repeat_penalty 1 switch the respective filter off. seed None draws a fresh
-    one. max_tokens None goes on until the model stops or the context is full.
-    stop: strings that end the answer; they are not part of it.
+    temperature 0 is greedy decoding. top_k 0, top_p 1, min_p 0, repeat_penalty
+    1 and 0 for the other penalties, dry_multiplier and xtc_probability switch
+    the respective filter off. repeat_last_n, dry_last_n: tokens that the
+    penalties and DRY look back on. seed None draws a fresh one. max_tokens None
+    goes on until the model stops or the context is full. stop: strings that end
+    the answer; they are not part of it. schema: a JSON Schema as JSON text that
+    the answer satisfies (engine.grammar checks it).
     """
 
     temperature: float = 1.0
@@ -42,20 +51,56 @@ class Sampling:
     top_p: float = 0.95
     min_p: float = 0.0
     repeat_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repeat_last_n: int = 64
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_last_n: int = 64
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    logit_bias: tuple[LogitBias, ...] = ()
     seed: int | None = None
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
+    schema: str | None = None
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0
+
+    @property
+    def penalizes(self) -> bool:
+        """Does a token's logit depend on what was said before?"""
+        penalties = self.repeat_penalty != 1 or self.presence_penalty or self.frequency_penalty
+        return bool(penalties and self.repeat_last_n) or self.dry_multiplier > 0
+
+
+_INT32 = 2**31 - 1
+_MOST = 1000.0  # far beyond any use, and no logit overflows
+_WINDOW = 2**20  # tokens; llama.cpp reserves memory for the whole window
+LAST_SEED = 2**32 - 2  # 2**32 - 1 means "random" to llama.cpp
 
 
 def check_sampling(sampling: Sampling) -> None:
     """Raise UsageError for a value outside its domain, naming the option."""
-    limits = (
-        ("--temp", sampling.temperature, 0.0, None),
-        ("--top-k", sampling.top_k, 0, None),
+    limits: tuple[tuple[str, float | None, float, float | None], ...] = (
+        ("--temp", sampling.temperature, 0.0, _MOST),
+        ("--top-k", sampling.top_k, 0, _INT32),
         ("--top-p", sampling.top_p, 0.0, 1.0),
         ("--min-p", sampling.min_p, 0.0, 1.0),
-        ("--repeat-penalty", sampling.repeat_penalty, 0.0, None),
-        ("--seed", sampling.seed, 0, 2**32 - 1),
+        ("--repeat-penalty", sampling.repeat_penalty, 0.01, _MOST),
+        ("--presence-penalty", sampling.presence_penalty, 0.0, _MOST),
+        ("--frequency-penalty", sampling.frequency_penalty, 0.0, _MOST),
+        ("--repeat-last-n", sampling.repeat_last_n, 0, _WINDOW),
+        ("--dry-multiplier", sampling.dry_multiplier, 0.0, _MOST),
+        ("--dry-base", sampling.dry_base, 1.0, _MOST),
+        ("--dry-allowed-length", sampling.dry_allowed_length, 1, _WINDOW),
+        ("--dry-last-n", sampling.dry_last_n, 1, _WINDOW),
+        ("--xtc-probability", sampling.xtc_probability, 0.0, 1.0),
+        ("--xtc-threshold", sampling.xtc_threshold, 0.01, 0.5),
+        ("--seed", sampling.seed, 0, LAST_SEED),
         ("--max-tokens", sampling.max_tokens, 1, None),
     )
     for option, value, low, high in limits:
@@ -63,8 +108,35 @@ def check_sampling(sampling: Sampling) -> None:
             continue
         bounds = f"{low} or more" if high is None else f"between {low} and {high}"
         raise UsageError(f"{option} must be {bounds}, not {value}")
-    if sampling.repeat_penalty == 0:
-        raise UsageError("--repeat-penalty must be more than 0 (1 switches it off)")
+    if "" in sampling.stop:
+        raise UsageError("--stop must be a text, not an empty one")
+
+
+_BIAS_EXAMPLE = """for example: --logit-bias 107=-100    or: --logit-bias 'sure=-5'"""
+_BIAS = re.compile(
+    r"""(?:(?P<id>\d+)|(?P<quoted>"(?:[^"\\]|\\.)*")|(?P<text>.+))=(?P<bias>[^=]+)""", re.S
+)
+
+
+def parse_logit_bias(said: str) -> LogitBias:
+    """TOKEN_ID=BIAS or TEXT=BIAS; a text in double quotes (JSON) may be digits. UsageError."""
+    match = _BIAS.fullmatch(said)
+    try:
+        if match is None:
+            raise ValueError
+        bias = float(match["bias"])
+        token = int(match["id"]) if match["id"] else match["text"] or json.loads(match["quoted"])
+    except ValueError:
+        raise UsageError(
+            f"--logit-bias takes TOKEN_ID=BIAS or TEXT=BIAS, not '{said}'", _BIAS_EXAMPLE
+        ) from None
+    if not -_MOST <= bias <= _MOST:
+        raise UsageError(
+            f"the bias of '{said}' must be between {-_MOST} and {_MOST}", _BIAS_EXAMPLE
+        )
+    if token == "":
+        raise UsageError(f"--logit-bias '{said}' names no token", _BIAS_EXAMPLE)
+    return token, bias
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +205,7 @@ class Done:
     tokens: ids of the answer, the end-of-turn token not included.
     used: tokens in the context window after the answer; n_ctx: its size.
     seed: the one that was used, so that the answer can be had again.
+    satisfied: does the answer satisfy its schema? None if it has none.
     """
 
     stop_reason: StopReason
@@ -141,6 +214,7 @@ class Done:
     n_ctx: int
     used: int
     seed: int
+    satisfied: bool | None = None
     tokens: tuple[int, ...] = field(default=(), repr=False)
 
 

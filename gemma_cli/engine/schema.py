@@ -1,0 +1,224 @@
+"""A JSON Schema that somebody wrote: what is wrong with it, and where, before any model loads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from gemma_cli.errors import UsageError
+
+_LARGEST = 1024 * 1024  # characters
+
+# Keywords by what they hold. JSON Schema 2020-12, and of older drafts what is still written.
+_ONE = {
+    *("additionalItems", "additionalProperties", "contains", "contentSchema", "else", "if"),
+    *("items", "not", "propertyNames", "then", "unevaluatedItems", "unevaluatedProperties"),
+}
+_MANY = {"allOf", "anyOf", "oneOf", "prefixItems", "items"}
+_NAMED = {"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"}
+_OTHER = {
+    *(
+        "$anchor",
+        "$comment",
+        "$dynamicAnchor",
+        "$dynamicRef",
+        "$id",
+        "$ref",
+        "$schema",
+        "$vocabulary",
+    ),
+    *("const", "contentEncoding", "contentMediaType", "default", "dependentRequired", "deprecated"),
+    *(
+        "description",
+        "enum",
+        "example",
+        "examples",
+        "exclusiveMaximum",
+        "exclusiveMinimum",
+        "format",
+    ),
+    *(
+        "maxContains",
+        "maxItems",
+        "maxLength",
+        "maxProperties",
+        "maximum",
+        "minContains",
+        "minItems",
+    ),
+    *("minLength", "minProperties", "minimum", "multipleOf", "pattern", "readOnly", "required"),
+    *("title", "type", "uniqueItems", "writeOnly"),
+}
+_KEYWORDS = _ONE | _MANY | _NAMED | _OTHER
+
+Check = Callable[[Any], str]
+"""A schema to what is wrong with it, "" for nothing."""
+
+
+def parse_schema(text: str, check: Check) -> Any:
+    """A schema's JSON as Python values; UsageError names the first fault and its place.
+
+    check: what the grammar's own compiler says.
+    """
+    if len(text) > _LARGEST:
+        raise UsageError(f"the schema is too large: {len(text):,} characters, {_LARGEST:,} at most")
+    try:
+        schema = json.loads(text, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise UsageError(f"the schema is not JSON: {error.msg} ({place})") from error
+    except RecursionError as error:
+        raise UsageError("the schema is nested too deeply") from error
+    if not isinstance(schema, dict | bool):
+        raise UsageError("the schema must be a JSON object (or true)", _EXAMPLE)
+    try:
+        for place, part in _walk(schema, "#"):
+            _look_at(place, part, schema)
+        if not _ends(schema, schema, frozenset()):
+            raise UsageError("no answer satisfies the schema: it requires itself without end")
+        if fault := check(schema):
+            place, fault = _innermost(schema, fault, check)
+            raise UsageError(f"the schema cannot be used: {_line(fault)} (at {place})")
+    except RecursionError as error:
+        raise UsageError("the schema is nested too deeply") from error
+    return schema
+
+
+_EXAMPLE = (
+    """for example: --schema '{"type": "object", "properties": {"name": {"type": "string"}}}'"""
+)
+
+
+def _no_constant(name: str) -> Any:
+    raise json.JSONDecodeError(f"{name} is no JSON", name, 0)
+
+
+def _children(schema: Any) -> Iterator[tuple[str, Any]]:
+    """Each direct subschema as (its place below this one, itself)."""
+    if not isinstance(schema, dict):
+        return
+    for keyword, value in schema.items():
+        if keyword in _NAMED and isinstance(value, dict):
+            yield from ((f"{keyword}/{_escaped(name)}", each) for name, each in value.items())
+        elif keyword in _MANY and isinstance(value, list):
+            yield from ((f"{keyword}/{number}", each) for number, each in enumerate(value))
+        elif keyword in _ONE:
+            yield keyword, value
+
+
+def _walk(schema: Any, place: str) -> Iterator[tuple[str, Any]]:
+    yield place, schema
+    for below, child in _children(schema):
+        yield from _walk(child, f"{place}/{below}")
+
+
+def _look_at(place: str, schema: Any, root: Any) -> None:
+    """Raise UsageError for what the grammar's compiler would let pass or not explain."""
+    if isinstance(schema, bool):
+        return
+    if not isinstance(schema, dict):
+        raise UsageError(f"the schema's part at {place} must be an object, true or false")
+    for keyword in schema:
+        if keyword not in _KEYWORDS and not keyword.startswith("x-"):
+            raise UsageError(
+                f"unknown keyword '{keyword}' in the schema (at {place})", _near(keyword)
+            )
+    reference = schema.get("$ref")
+    if reference is None:
+        return
+    if not isinstance(reference, str):
+        raise UsageError(f"$ref must be a text (at {place})")
+    if not reference.startswith("#"):
+        raise UsageError(
+            f"$ref to another document is not followed: {reference} (at {place})",
+            "put that schema below $defs, and refer to it: #/$defs/NAME",
+        )
+    if reference[1:2] in ("", "/") and _resolve(reference, root) is None:
+        raise UsageError(f"$ref leads nowhere: {reference} (at {place})")
+
+
+def _near(keyword: str) -> str | None:
+    import difflib
+
+    near = difflib.get_close_matches(keyword, _KEYWORDS, n=1)
+    return f"probably meant: {near[0]}" if near else None
+
+
+def _resolve(reference: str, root: Any) -> Any:
+    """What a JSON pointer with a leading # leads to; None: nothing."""
+    from urllib.parse import unquote
+
+    found = root
+    for step in unquote(reference[1:]).split("/")[1:]:
+        name = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, dict):
+            found = found.get(name)
+        elif isinstance(found, list) and name.isdecimal() and int(name) < len(found):
+            found = found[int(name)]
+        else:
+            return None
+    return found
+
+
+def _escaped(name: str) -> str:
+    return name.replace("~", "~0").replace("/", "~1")
+
+
+def _ends(schema: Any, root: Any, within: frozenset[str]) -> bool:
+    """Can some value satisfy it with finitely many parts? within: references on the way here.
+
+    Only what a value must have is followed, so False is certain and True is not.
+    """
+    if not isinstance(schema, dict):
+        return True
+    reference = schema.get("$ref")
+    if isinstance(reference, str):
+        if reference in within:
+            return False
+        if not _ends(_resolve(reference, root), root, within | {reference}):
+            return False
+    ways = [schema[name] for name in ("anyOf", "oneOf") if isinstance(schema.get(name), list)]
+    if any(way and not any(_ends(each, root, within) for each in way) for way in ways):
+        return False
+    return all(_ends(part, root, within) for part in _needed(schema))
+
+
+def _needed(schema: dict[str, Any]) -> Iterator[Any]:
+    """The parts that every value of a schema must satisfy."""
+    yield from schema.get("allOf") or ()
+    if schema.get("type") == "object":
+        properties = schema.get("properties") or {}
+        yield from (properties.get(name) for name in schema.get("required") or ())
+    count = schema.get("minItems")
+    if schema.get("type") == "array" and isinstance(count, int) and count > 0:
+        first = schema.get("prefixItems") or ()
+        yield from first[:count]
+        if len(first) < count:
+            yield schema.get("items")
+
+
+def _innermost(schema: Any, fault: str, check: Check) -> tuple[str, str]:
+    """The deepest part that is at fault by itself: (its place, its fault)."""
+    place, shared = "#", {}
+    if isinstance(schema, dict):
+        shared = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
+    deeper = True
+    while deeper:
+        deeper = False
+        for below, child in _children(schema):
+            alone = {**shared, **child} if isinstance(child, dict) else child
+            if child is not False and (said := check(alone)) and "does not exist" not in said:
+                schema, fault, place = child, said, f"{place}/{below}"
+                deeper = True
+                break
+    return place, fault
+
+
+def _line(fault: str) -> str:
+    """The compiler's message in one line of ours."""
+    fault = fault.splitlines()[-1].removeprefix("error: ") if "\n" in fault else fault
+    if fault.startswith("Unimplemented keys: "):
+        names = ", ".join(json.loads(fault.removeprefix("Unimplemented keys: ")))
+        return f"the keyword {names} is not supported"
+    return fault[:1].lower() + fault[1:]
