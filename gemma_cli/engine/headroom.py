@@ -35,7 +35,7 @@ def check_load(path: Path, parts: Sequence[Path]) -> None:
                 held.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
             _borrow(_LOAD)
         except (OSError, MemoryError, ValueError) as error:
-            raise no_load(path, str(error)) from error
+            raise no_load(path, _said(error)) from error
 
 
 def check_context(plan: Plan) -> None:
@@ -44,7 +44,7 @@ def check_context(plan: Plan) -> None:
     try:
         _borrow(host.kv + host.compute + _CONTEXT)
     except (OSError, MemoryError, ValueError) as error:
-        raise no_context(plan, str(error)) from error
+        raise no_context(plan, _said(error)) from error
 
 
 def is_memory(reason: str) -> bool:
@@ -68,6 +68,10 @@ def no_context(plan: Plan, reason: str) -> DoesNotFitError:
         f"try a smaller context (--ctx {smaller}){quantized} "
         "or a smaller quantization (gemma pull NAME:q4_0)",
     )
+
+
+def _said(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error) or "no memory"
 
 
 def _borrow(size: int) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from gemma_cli.errors import ModelFileError
 from gemma_cli.models.entries import CatalogModel
 from gemma_cli.models.gguf import Header, read_header
+from gemma_cli.models.layout import token_texts
 
 # What a Gemma's parts and relatives are called in general.architecture.
 _NO_TEXT = {
@@ -19,6 +20,8 @@ _NO_TEXT = {
 _VECTOR_TYPE = "F32"
 # Types without a product with a vector: llama.cpp calls it all the same.
 _NO_WEIGHTS = frozenset(("Q8_1", "Q8_K", "I8", "I16", "I32", "I64", "F64"))
+
+_SPARE_IDS = 128  # llama.cpp's bound for a draft model's vocabulary
 
 
 def check_model_file(path: Path, model: CatalogModel | None, parts: int) -> Header:
@@ -60,6 +63,18 @@ def check_language_model(path: Path, header: Header) -> None:
         vector = len(tensor.shape) == 1 and tensor.type != _VECTOR_TYPE
         if vector or tensor.type in _NO_WEIGHTS:
             raise ModelFileError(f"{name} is damaged: {tensor.name} is of type {tensor.type}")
+
+
+def same_vocabulary(first: Path, second: Path) -> bool:
+    """Whether token ids mean the same to both models: all texts that both have are equal.
+
+    Larger Gemmas have some ids more than small ones (262,208 and 262,144 in
+    Gemma 3), so one list may be the start of the other. 0.1 s, nothing is loaded.
+    """
+    shorter, longer = sorted((token_texts(first), token_texts(second)))
+    if shorter[0] == 0 or longer[0] - shorter[0] > _SPARE_IDS:
+        return False
+    return longer[1].startswith(shorter[1])
 
 
 def check_projector_file(path: Path) -> None:

@@ -21,6 +21,7 @@ _LONGEST_KEY = 65535  # as GGUF's description has it
 _LONGEST_TENSOR_NAME, _MOST_DIMENSIONS = 63, 4  # GGML_MAX_NAME, GGML_MAX_DIMS
 _FIRST_READ = 1 << 23
 
+_TOKENS = b"tokenizer.ggml.tokens"
 _STRING, _ARRAY = 8, 9
 _BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _LENGTH = struct.Struct("<Q")
@@ -48,6 +49,26 @@ def check_layout(path: Path) -> None:
             raise walk.damaged(f"a tensor claims {dimensions:,} dimensions")
         position += 4 + 8 * dimensions + 4 + 8
     walk.take(position, 0)
+
+
+def token_texts(path: Path) -> tuple[int, bytes]:
+    """How many tokens a GGUF file has, and all their texts as stored, each after its length.
+
+    (0, b"") without a tokenizer; ModelFileError for a damaged header.
+    """
+    walk = _Walk(path)
+    (keys,) = _LENGTH.unpack(walk.take(16, 8))
+    position = 24
+    for _ in range(min(keys, _MOST_KEYS)):
+        end = walk.skip_string(position, _LONGEST_KEY)
+        name, position = walk.take(position + 8, end - position - 8), end
+        end = walk.skip_value(position)
+        if name == _TOKENS:
+            kind, element, count = struct.unpack("<IIQ", walk.take(position, 16))
+            if (kind, element) == (_ARRAY, _STRING):
+                return count, walk.take(position + 16, end - position - 16)
+        position = end
+    return 0, b""
 
 
 class _Walk:
