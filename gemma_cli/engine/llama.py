@@ -148,6 +148,7 @@ class LlamaEngine:
     def _load(self) -> None:
         from gemma_cli.engine.context import Context
         from gemma_cli.engine.library import AbortFlag
+        from gemma_cli.engine.mapping import release_repacked
         from gemma_cli.engine.model import Model
         from gemma_cli.engine.prompting import PromptFormat
 
@@ -158,6 +159,7 @@ class LlamaEngine:
             adapters=self._adapters,
             on_progress=self._on_progress,
         )
+        release_repacked(self._path, self._header)
         self._format = PromptFormat(self._header, self._path, self._model.vocabulary)
         self._context = Context(self._model, self._plan, AbortFlag())
         self._load_s = time.perf_counter() - start
