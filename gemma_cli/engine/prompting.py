@@ -6,7 +6,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from gemma_cli.engine.cache import common_prefix
 from gemma_cli.engine.gemma4 import CHANNEL, Gemma4Template, without_thoughts
+from gemma_cli.engine.longtalks import LongTalks
 from gemma_cli.engine.model import Model
 from gemma_cli.engine.protocol import Message, Prompt, Segment
 from gemma_cli.engine.template import JinjaTemplate
@@ -47,16 +49,15 @@ class PromptFormat:
     def _choose(self, header: Header) -> Template:
         if self.base_model:
             return TranscriptTemplate()
+        own = _own_format(header)
         if header.chat_template:
             bos = self._vocabulary.bos
-            return JinjaTemplate(
+            template = JinjaTemplate(
                 header.chat_template, bos=self._vocabulary.text_of(bos) if bos >= 0 else ""
             )
-        if header.architecture in _TURN_ARCHITECTURES:
-            return TurnTemplate()
-        if header.architecture == "gemma4":
-            small = any(tensor.name == _PER_LAYER_EMBEDDING for tensor in header.tensors)
-            return Gemma4Template(closes_thoughts=not small)
+            return LongTalks(template, own) if own else template
+        if own:
+            return own
         raise TemplateError(
             f"the file holds no chat template, and '{header.architecture}' has no known one",
             "continue a text as it is: gemma run --raw",
@@ -75,10 +76,34 @@ class PromptFormat:
         ids = self._vocabulary.encode(segments)
         return Prompt(segments, ids, self._template.stop, self._template.trim)
 
+    def certain(self, messages: Sequence[Message], thinking: bool | None = None) -> tuple[int, ...]:
+        """Token ids that a prompt will begin with while its last message is still being typed.
+
+        The last word may go on, and how white space is cut depends on what
+        follows it: two ways to go on are tried, and what they share is certain.
+        """
+        *before, typed = messages
+        words = typed.text[: max(typed.text.rfind(" "), typed.text.rfind("\n"), 0)].rstrip()
+        one, other = (
+            self.render([*before, Message(typed.role, words + more)], thinking)
+            for more in (" a", "\n\n1")
+        )
+        return one.tokens[: common_prefix(one.tokens, other.tokens)]
+
     def raw(self, text: str) -> Prompt:
         """The text alone after BOS, for the model to continue: data, so no control token."""
         segments = (Segment(text, control=False),)
         return Prompt(segments, self._vocabulary.encode(segments))
+
+
+def _own_format(header: Header) -> Template | None:
+    """The format of the model's generation, if it has one that we know."""
+    if header.architecture in _TURN_ARCHITECTURES:
+        return TurnTemplate()
+    if header.architecture == "gemma4":
+        small = any(tensor.name == _PER_LAYER_EMBEDDING for tensor in header.tensors)
+        return Gemma4Template(closes_thoughts=not small)
+    return None
 
 
 def _said(message: Message) -> Message:

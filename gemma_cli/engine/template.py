@@ -47,6 +47,7 @@ class JinjaTemplate:
         if len(source) > _MAX_SOURCE:
             raise TemplateError(f"the model's chat template is {len(source)} characters long")
         self._source = source
+        self.bos = bos
         self._special = {"bos_token": bos, "eos_token": eos}
 
     @cached_property

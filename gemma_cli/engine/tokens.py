@@ -98,7 +98,7 @@ class Vocabulary:
         be pieced together across a border, and none is lost at it.
         """
         ids: list[int] = []
-        for segment in _joined(segments):
+        for segment in joined(segments):
             ids += self._control(segment.text) if segment.control else self.plain(segment.text)
         if self.adds_bos and self.bos >= 0:
             while ids[:1] == [self.bos]:
@@ -242,24 +242,26 @@ class Vocabulary:
         return buffer.raw[:size]
 
 
-def _joined(segments: Iterable[Segment]) -> list[Segment]:
+def joined(segments: Iterable[Segment]) -> list[Segment]:
     """Neighbours of one kind as one; white space at the ends of control text is with the words.
 
     Several line ends are one token, whoever wrote the first of them.
     """
-    joined: list[Segment] = []
-    for segment in segments:
-        for text, control in _split(segment):
-            if joined and joined[-1].control == control:
-                joined[-1] = Segment(joined[-1].text + text, control)
-            elif text:
-                joined.append(Segment(text, control))
-    return joined
+    whole = _merged(segments)
+    return _merged(part for segment in whole for part in _split(segment))
 
 
-def _split(segment: Segment) -> tuple[tuple[str, bool], ...]:
+def _merged(segments: Iterable[Segment]) -> list[Segment]:
+    filled = (segment for segment in segments if segment.text)
+    return [
+        Segment("".join(segment.text for segment in group), control)
+        for control, group in itertools.groupby(filled, lambda segment: segment.control)
+    ]
+
+
+def _split(segment: Segment) -> tuple[Segment, ...]:
     if not segment.control:
-        return ((segment.text, False),)
+        return (segment,)
     core = segment.text.strip()
     before, _, after = segment.text.partition(core) if core else (segment.text, "", "")
-    return (before, False), (core, True), (after, False)
+    return Segment(before, False), Segment(core, True), Segment(after, False)

@@ -1,0 +1,70 @@
+"""Long conversations under a template that is known in another form.
+
+Published templates may look back at every message for each message, and a
+thousand turns take them seconds, each time. Where a format of ours gives the
+same, it takes the template's place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from gemma_cli.engine.protocol import Message, Role, Segment
+from gemma_cli.engine.template import JinjaTemplate
+from gemma_cli.engine.tokens import joined
+from gemma_cli.engine.turns import Template
+
+_LONG = 24  # messages
+# White space shows whether texts are trimmed; what else they say no template sees.
+_SAID = " \n said \n\n"
+_TALKS: tuple[tuple[Role, ...], ...] = tuple(
+    (*system, *("user", "assistant") * turns, "user")
+    for system in ((), ("system",))
+    for turns in (0, 1, 2, 4)
+)
+
+
+class LongTalks:
+    """A file's template, and for long talks the format that is equal to it, if `own` is."""
+
+    trim = False
+
+    def __init__(self, template: JinjaTemplate, own: Template) -> None:
+        self._template, self._own = template, own
+        self.stop = template.stop
+
+    @property
+    def thinks(self) -> bool:
+        return self._template.thinks
+
+    def render(
+        self, messages: Sequence[Message], thinking: bool | None = None, /
+    ) -> tuple[Segment, ...]:
+        if len(messages) > _LONG and _takes_turns(messages) and self._are_equal:
+            return self._own.render(messages, thinking)
+        return self._template.render(messages, thinking)
+
+    @cached_property
+    def _are_equal(self) -> bool:
+        """Do both make the same of short talks of every kind?
+
+        A template knows of a talk only its roles and their number (JinjaTemplate).
+        """
+        talks = [[Message(role, _SAID) for role in roles] for roles in _TALKS]
+        return all(
+            self._without_bos(self._template.render(talk, thinking))
+            == joined(self._own.render(talk, thinking))
+            for talk in talks
+            for thinking in (None, False, True)
+        )
+
+    def _without_bos(self, segments: Sequence[Segment]) -> list[Segment]:
+        """The tokenizer sees to BOS, whether the template does or not."""
+        first, *rest = segments
+        return joined([Segment(first.text.removeprefix(self._template.bos), first.control), *rest])
+
+
+def _takes_turns(messages: Sequence[Message]) -> bool:
+    roles = [message.role for message in messages if message.role != "system"]
+    return all(role == ("user", "assistant")[index % 2] for index, role in enumerate(roles))
