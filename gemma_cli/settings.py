@@ -22,6 +22,17 @@ class Settings:
     top_p: float | None = None
     min_p: float | None = None
     repeat_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repeat_last_n: int | None = None
+    dry_multiplier: float | None = None
+    dry_base: float | None = None
+    dry_allowed_length: int | None = None
+    dry_last_n: int | None = None
+    xtc_probability: float | None = None
+    xtc_threshold: float | None = None
+    logit_bias: list[str] | None = None
+    stop: list[str] | None = None
     seed: int | None = None
     max_tokens: int | None = None
     think: bool | None = None
@@ -60,7 +71,9 @@ def load_settings() -> Settings:
 def _value(path: Path, key: str, value: object) -> Any:
     """The value in the field's type; raises UsageError for one that cannot be meant."""
     wanted, accepted = _ACCEPTED.get(key, ("a text", (str,)))
-    if isinstance(value, bool) is not (bool in accepted) or not isinstance(value, accepted):
+    is_other_list = isinstance(value, list) and not all(isinstance(each, str) for each in value)
+    is_bool = isinstance(value, bool)
+    if is_bool is not (bool in accepted) or not isinstance(value, accepted) or is_other_list:
         raise UsageError(f"{path}: '{key}' must be {wanted}, not {value!r}")
     if str in accepted:
         return str(value)
@@ -69,19 +82,25 @@ def _value(path: Path, key: str, value: object) -> Any:
 
 _NUMBER = ("a number", (int, float))
 _INTEGER = ("a whole number", (int,))
+_TEXTS = ("a list of texts", (list,))
 _COUNT_OR_WORD = ("a whole number or a word", (int, str))
 _ACCEPTED: dict[str, tuple[str, tuple[type, ...]]] = {
     "temp": _NUMBER,
     "top_p": _NUMBER,
     "min_p": _NUMBER,
     "repeat_penalty": _NUMBER,
+    **dict.fromkeys(("presence_penalty", "frequency_penalty", "dry_multiplier"), _NUMBER),
+    **dict.fromkeys(("dry_base", "xtc_probability", "xtc_threshold"), _NUMBER),
+    **dict.fromkeys(("repeat_last_n", "dry_allowed_length", "dry_last_n"), _INTEGER),
+    "logit_bias": _TEXTS,
+    "stop": _TEXTS,
     "top_k": _INTEGER,
     "seed": _INTEGER,
     "max_tokens": _INTEGER,
     "think": ("true or false", (bool,)),
     "ctx": _COUNT_OR_WORD,
     "ctx_beyond_training": ("true or false", (bool,)),
-    "lora": ("a list of texts", (list,)),
+    "lora": _TEXTS,
     "gpu_layers": _COUNT_OR_WORD,
     "threads": _COUNT_OR_WORD,
 }

@@ -91,7 +91,7 @@ def test_going_back_needs_the_whole_window_before_the_new_end(pos_min: int, kept
         (Sampling(top_p=1.5), "--top-p"),
         (Sampling(min_p=-0.1), "--min-p"),
         (Sampling(repeat_penalty=0), "--repeat-penalty"),
-        (Sampling(seed=2**32), "--seed"),
+        (Sampling(seed=2**32 - 1), "--seed"),
         (Sampling(max_tokens=0), "--max-tokens"),
         (Sampling(temperature=float("nan")), "--temp"),
     ],
@@ -102,4 +102,4 @@ def test_a_value_outside_its_domain_is_named(sampling: Sampling, option: str) ->
 
 
 def test_the_borders_are_inside() -> None:
-    check_sampling(Sampling(temperature=0, top_k=0, top_p=1, min_p=0, seed=2**32 - 1, max_tokens=1))
+    check_sampling(Sampling(temperature=0, top_k=0, top_p=1, min_p=0, seed=2**32 - 2, max_tokens=1))

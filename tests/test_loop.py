@@ -251,7 +251,7 @@ def test_commands_change_what_follows() -> None:
         (Message("user", "again"),),
     ]
     assert (engine.samplings[0].temperature, engine.samplings[0].seed) == (0.0, 3)
-    assert any("temperature     0.0" in text for text in writer.said)
+    assert any("temperature        0.0" in text for text in writer.said)
     assert any("Speak like a pirate" in text for text in writer.said)
     assert any("was not saved" in text for text in writer.said)
     assert "since the start 2 answered" in writer.said[-1]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from gemma_cli.chat.session import Session
-from gemma_cli.engine.protocol import Sampling, check_sampling
+from gemma_cli.engine.protocol import LogitBias, Sampling, check_sampling, parse_logit_bias
 from gemma_cli.errors import UsageError
 
 
@@ -163,14 +165,51 @@ def _think(session: Session, argument: str) -> str:
 
 
 _OFF = ("none", "auto", "random")
+
+
+def _count_or_none(text: str) -> int | None:
+    return None if text.lower() in _OFF else int(text)
+
+
+def _logit_bias(text: str) -> tuple[LogitBias, ...]:
+    """Entries between white space; a text in double quotes may hold some."""
+    if text.lower() in _OFF:
+        return ()
+    return tuple(map(parse_logit_bias, re.findall(r'(?:"(?:[^"\\]|\\.)*"|\S)+', text)))
+
+
+def _stop(text: str) -> tuple[str, ...]:
+    """One text as it is, or a JSON list of several."""
+    if text.lower() in _OFF:
+        return ()
+    try:
+        listed = json.loads(text)
+    except json.JSONDecodeError:
+        return (text,)
+    if isinstance(listed, list) and all(isinstance(each, str) for each in listed):
+        return tuple(listed)
+    return (text,)
+
+
 _OPTIONS: dict[str, Callable[[str], Any]] = {
     "temperature": float,
     "top_k": int,
     "top_p": float,
     "min_p": float,
     "repeat_penalty": float,
-    "seed": lambda text: None if text.lower() in _OFF else int(text),
-    "max_tokens": lambda text: None if text.lower() in _OFF else int(text),
+    "presence_penalty": float,
+    "frequency_penalty": float,
+    "repeat_last_n": int,
+    "dry_multiplier": float,
+    "dry_base": float,
+    "dry_allowed_length": int,
+    "dry_last_n": int,
+    "xtc_probability": float,
+    "xtc_threshold": float,
+    "logit_bias": _logit_bias,
+    "stop": _stop,
+    "seed": _count_or_none,
+    "max_tokens": _count_or_none,
 }
 
 
@@ -208,8 +247,19 @@ def _example(name: str) -> str:
 
 def _show(sampling: Sampling, name: str) -> str:
     value = getattr(sampling, name)
-    nothing = {"seed": "random", "max_tokens": "none"}.get(name, "")
-    return f"{name:<15} {nothing if value is None else value}"
+    if name == "seed" and value is None:
+        shown = "random"
+    elif value is None or value == ():
+        shown = "none"
+    elif name == "logit_bias":
+        shown = " ".join(
+            f"{json.dumps(token, ensure_ascii=False)}={bias:g}" for token, bias in value
+        )
+    elif name == "stop":
+        shown = json.dumps(value, ensure_ascii=False)
+    else:
+        shown = str(value)
+    return f"{name:<18} {shown}"
 
 
 @_command("/stats", summary="figures of the last answer and of this chat")

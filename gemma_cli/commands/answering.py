@@ -65,7 +65,9 @@ class Answering:
                 self._end_line()
             raise
         if self._as_json:
-            self._print_json(installed, _report(done, engine.info().gpu_layers))
+            self._print_json(
+                installed, _report(done, engine.info().gpu_layers), parsed=bool(done.satisfied)
+            )
         else:
             self._end_line()
         self._tell(done, sampling)
@@ -95,11 +97,17 @@ class Answering:
             sys.stdout.write("\n")
             sys.stdout.flush()
 
-    def _print_json(self, installed: InstalledModel, report: dict[str, Any]) -> None:
-        head = {"text": "".join(self._text), "model": installed.name, "quant": installed.quant}
+    def _print_json(
+        self, installed: InstalledModel, report: dict[str, Any], *, parsed: bool = False
+    ) -> None:
+        """parsed: the answer is JSON; it stands there as such too."""
+        text = "".join(self._text)
+        head = {"text": text, "model": installed.name, "quant": installed.quant}
         if self._thoughts:
             report = {"thoughts": "".join(self._thoughts), **report}
-        print(json.dumps(head | report, ensure_ascii=False), flush=True)
+        line = json.dumps(head | report, ensure_ascii=False)
+        # The answer's own characters: Python's numbers would lose digits, or become Infinity.
+        print(f'{line[:-1]}, "parsed": {text}}}' if parsed else line, flush=True)
 
     def _tell(self, done: Done, sampling: Sampling) -> None:
         if done.stop_reason == "cancelled":
@@ -112,6 +120,8 @@ class Answering:
                     f"the answer was cut: the context window of {done.n_ctx} tokens is full "
                     "(--ctx max gives the largest)"
                 )
+        if done.satisfied is False:
+            _say("the answer is not complete: it does not satisfy the schema")
         if self._thoughts and not "".join(self._text).strip():
             _say("the model has only thought: its answer did not begin")
         if self._stats:

@@ -155,10 +155,12 @@ def wishes_from(asked: GenerationOptions) -> Wishes:
 
 def sampling_from(recommended: Sampling, asked: GenerationOptions) -> Sampling:
     """What was asked for over the model's recommended values; checked."""
-    from gemma_cli.engine.protocol import Sampling, check_sampling
+    from gemma_cli.engine.protocol import Sampling, check_sampling, parse_logit_bias
 
     said = {field.name: getattr(asked, field.name, None) for field in fields(Sampling)}
     said["temperature"] = asked.temp
+    said["logit_bias"] = tuple(map(parse_logit_bias, asked.logit_bias or ())) or None
+    said["stop"] = tuple(asked.stop or ()) or None
     sampling = replace(
         recommended, **{key: value for key, value in said.items() if value is not None}
     )

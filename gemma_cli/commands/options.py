@@ -58,6 +58,49 @@ class GenerationOptions:
     repeat_penalty: Annotated[
         float | None, _option("--repeat-penalty", help="Above 1: repeat less. 1 is off.")
     ] = None
+    presence_penalty: Annotated[
+        float | None,
+        _option("--presence-penalty", help="Make every token said before less likely. 0 is off."),
+    ] = None
+    frequency_penalty: Annotated[
+        float | None,
+        _option("--frequency-penalty", help="The same, for each time it was said. 0 is off."),
+    ] = None
+    repeat_last_n: Annotated[
+        int | None, _option("--repeat-last-n", help="Tokens that these penalties look back on.")
+    ] = None
+    dry_multiplier: Annotated[
+        float | None, _option("--dry-multiplier", help="DRY: repeat no phrases. 0 is off.")
+    ] = None
+    dry_base: Annotated[
+        float | None, _option("--dry-base", help="DRY: growth with each token of a phrase.")
+    ] = None
+    dry_allowed_length: Annotated[
+        int | None, _option("--dry-allowed-length", help="DRY: tokens that may be repeated.")
+    ] = None
+    dry_last_n: Annotated[
+        int | None, _option("--dry-last-n", help="DRY: tokens that it looks back on.")
+    ] = None
+    xtc_probability: Annotated[
+        float | None,
+        _option("--xtc-probability", help="XTC: how often to leave out the likeliest tokens."),
+    ] = None
+    xtc_threshold: Annotated[
+        float | None,
+        _option("--xtc-threshold", help="XTC: how likely these are; one of them always stays."),
+    ] = None
+    logit_bias: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--logit-bias",
+            metavar="TOKEN=BIAS",
+            help="Make one token, by number or text, more or less likely (repeatable).",
+        ),
+    ] = None
+    stop: Annotated[
+        list[str] | None,
+        typer.Option("--stop", metavar="TEXT", help="End the answer before TEXT (repeatable)."),
+    ] = None
     seed: Annotated[int | None, _option("--seed", help="The same seed gives the same answer.")] = (
         None
     )

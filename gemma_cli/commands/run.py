@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,6 +33,15 @@ def run(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object: text, usage, timings.")
     ] = False,
+    schema: Annotated[
+        str | None,
+        typer.Option(
+            "--schema", metavar="FILE|JSON", help="Answer in JSON that satisfies this JSON Schema."
+        ),
+    ] = None,
+    json_object: Annotated[
+        bool, typer.Option("--json-object", help="Answer with one JSON object, whatever is in it.")
+    ] = False,
     stats: Annotated[bool, typer.Option("--stats", help="Tokens and speed on stderr.")] = False,
     files: Annotated[
         list[Path] | None,
@@ -59,10 +69,11 @@ def run(
     settings = load_settings()
     asked = generation.over(settings)
     wishes = opening.wishes_from(asked)
+    wanted = _schema(schema, json_object=json_object)
     conversation = _conversation(prompt or [], files or [], messages, raw=raw)
     conversation = _with_system(asked.system, conversation, raw=raw)
     chosen = opening.choose_model(model, settings)
-    sampling = opening.sampling_from(chosen.sampling, asked)
+    sampling = replace(opening.sampling_from(chosen.sampling, asked), schema=wanted)
     text = conversation[-1].text if raw else None
     if show_prompt:
         print_prompt(chosen.header, chosen.installed.path, conversation, text, thinking=asked.think)
@@ -80,6 +91,24 @@ def run(
         raise
     # Idle now: the system frees its memory faster than llama.cpp does.
     raise typer.Exit(code)
+
+
+def _schema(schema: str | None, *, json_object: bool) -> str | None:
+    """The JSON Schema that the answer must satisfy, checked; from a file or as it stands here."""
+    if schema is None and not json_object:
+        return None
+    from gemma_cli.engine.grammar import ANY_OBJECT, check_schema
+
+    if schema is None:
+        return ANY_OBJECT
+    if json_object:
+        raise UsageError("--schema and --json-object both say what JSON to answer", "give one")
+    if schema.lstrip()[:1] not in ("{", "[") and schema.strip() not in ("true", "false"):
+        from gemma_cli.commands import opening
+
+        schema = opening.read_text_file(Path(schema))
+    check_schema(schema)
+    return schema
 
 
 def _conversation(

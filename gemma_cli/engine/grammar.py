@@ -10,8 +10,10 @@ import ctypes
 import json
 import threading
 import weakref
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from gemma_cli.engine.gemma4 import CHANNEL, CHANNEL_END
 from gemma_cli.engine.schema import parse_schema
 from gemma_cli.errors import EngineError
 
@@ -110,12 +112,20 @@ _tokenizers: weakref.WeakKeyDictionary[Vocabulary, _Tokenizer] = weakref.WeakKey
 
 
 class Grammar:
-    """How far one answer has satisfied its schema. Begins to build at once, in a thread."""
+    """How far one answer has satisfied its schema. Begins to build at once, in a thread.
+
+    Where a model thinks first, the schema holds for what follows its thoughts.
+    """
 
     def __init__(self, vocabulary: Vocabulary, schema: str) -> None:
         self._schema = schema
         self._tokenizer = _tokenizers.get(vocabulary) or _Tokenizer(vocabulary)
         _tokenizers[vocabulary] = self._tokenizer
+        self._thought, self._thought_end = (
+            vocabulary.special(CHANNEL),
+            vocabulary.special(CHANNEL_END),
+        )
+        self._thinking = self._begun = False
         self._made: Any = None
 
     @property
@@ -133,10 +143,23 @@ class Grammar:
             reason = self._made.get_error().partition("\n")[0]
             raise EngineError(f"the schema is too much for this vocabulary: {reason}")
 
+    def follow(self, prompt: Sequence[int]) -> None:
+        """A prompt may end within a thought that the answer goes on with."""
+        marks = (self._thought, self._thought_end)
+        last = next((token for token in reversed(prompt) if token in marks), None)
+        self._thinking = last is not None and last == self._thought
+
     def take(self, token: int) -> bool:
         """Go on with this token, if it is allowed."""
-        taken: int = self._matcher.try_consume_tokens([token])
-        return taken == 1
+        if self._thinking:
+            self._thinking = token != self._thought_end
+            return True
+        if token == self._thought and not self._begun:
+            self._thinking = True
+            return True
+        taken: bool = self._matcher.try_consume_tokens([token]) == 1
+        self._begun = self._begun or taken
+        return taken
 
     def mask(self) -> bytes:
         """One bit a token, lowest first: may it come next? EngineError if none may."""
@@ -153,15 +176,15 @@ class Grammar:
     @property
     def end(self) -> int | None:
         """The token to end the answer with if it is whole and nothing can follow it."""
-        if not (self._matcher.is_stopped() and self._matcher.is_accepting()):
+        if self._thinking or not (self._matcher.is_stopped() and self._matcher.is_accepting()):
             return None
         return int(self._tokenizer.get().eos_token)
 
     @property
     def complete(self) -> bool:
         """The answer so far satisfies the schema."""
-        return bool(self._matcher.is_accepting())
+        return self._begun and bool(self._matcher.is_accepting())
 
     def forced(self) -> list[int]:
         """The tokens that must follow, as far as there is only one way on."""
-        return list(self._matcher.compute_ff_tokens())
+        return [] if self._thinking else list(self._matcher.compute_ff_tokens())

@@ -64,18 +64,12 @@ class Sampler:
     same filters choose among all that it allows, with the next random number.
     """
 
-    def __init__(
-        self, sampling: Sampling, vocabulary: Vocabulary, *, grammar_waits: bool = False
-    ) -> None:
-        """grammar_waits: the schema holds from begin_grammar() on, not from the first token.
-
-        Raises UsageError for a logit bias that names no token of this vocabulary.
-        """
+    def __init__(self, sampling: Sampling, vocabulary: Vocabulary) -> None:
+        """Raises UsageError for a logit bias that names no token of this vocabulary."""
         self.seed = secrets.randbelow(LAST_SEED + 1) if sampling.seed is None else sampling.seed
         self._sampling = sampling
         self._biases = _biases(sampling.logit_bias, vocabulary)
         self._n_vocab = vocabulary.size
-        self._waits = grammar_waits
         self._recent: deque[int] = deque(maxlen=_window(sampling))
         self._argmax = sampling.greedy and not sampling.penalizes and not self._biases
         self._grammar: Grammar | None = None
@@ -93,7 +87,9 @@ class Sampler:
         )
 
     def accept_prompt(self, tokens: Sequence[int]) -> None:
-        """What the penalties and DRY have seen before the answer begins."""
+        """The prompt: what the penalties and DRY have seen, and whether it ends in a thought."""
+        if self._grammar is not None:
+            self._grammar.follow(tokens)
         window = self._recent.maxlen or 0
         for token in tokens[-window:] if window else ():
             self._accept(token)
@@ -110,18 +106,14 @@ class Sampler:
             return int(module.row(context, index, self._n_vocab).argmax())
         return int(C.llama_sampler_sample(self._chains.final, context, index))
 
-    def begin_grammar(self) -> None:
-        """From the next token on the schema holds."""
-        self._waits = False
-
     def forced(self) -> list[int]:
         """The tokens that must come next by the schema: drafts, for sample() to confirm."""
-        return [] if self._waits or self._grammar is None else self._grammar.forced()
+        return [] if self._grammar is None else self._grammar.forced()
 
     @property
     def complete(self) -> bool | None:
         """Does the answer so far satisfy its schema? None if it has none."""
-        return None if self._grammar is None else not self._waits and self._grammar.complete
+        return None if self._grammar is None else self._grammar.complete
 
     def close(self) -> None:
         for chain in self._chains:
@@ -129,7 +121,7 @@ class Sampler:
                 C.llama_sampler_free(chain)
 
     def _select(self, context: Any, index: int) -> int:
-        grammar = None if self._waits else self._grammar
+        grammar = self._grammar
         if grammar is not None and (end := grammar.end) is not None:
             return end
         module = _selection_module.wait()
