@@ -100,7 +100,11 @@ def plan_for(header: Header, wishes: Wishes) -> Plan:
 def start_engine(
     chosen: ChosenModel, wishes: Wishes, adapters: Sequence[Adapter] = ()
 ) -> LlamaEngine:
-    """An engine by the plan for this machine; it returns at once and loads in its own thread."""
+    """An engine by the plan for this machine; it returns at once and loads in its own thread.
+
+    An unknown file is tried in a child process first, which takes half a second, once.
+    """
+    from gemma_cli.engine.admission import admit
     from gemma_cli.engine.llama import LlamaEngine
 
     plan = plan_for(chosen.header, wishes)
@@ -110,6 +114,7 @@ def start_engine(
             f"in the context of {plan.n_ctx}, its answers get worse",
             file=sys.stderr,
         )
+    admit(chosen.installed.path, lambda: False)  # here: what it says must not fall into a prompt
     return LlamaEngine(chosen.installed.path, chosen.header, plan, adapters=adapters)
 
 
