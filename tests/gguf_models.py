@@ -134,3 +134,51 @@ def gemma3_27b_without_weights(path: Path) -> Path:
         tokens=262144,
     )
     return write_gguf(path, metadata, gemma3_tensors(metadata, Q8_0))
+
+
+def gemma4_with_per_layer_embeddings(path: Path, size: int) -> Path:
+    """A Gemma 4 of two layers, all zeros, whose every token has `size` numbers for each layer."""
+    embd, ff, head, layers = 64, 64, 32, 2
+    metadata = {
+        key.replace("gemma3", "gemma4"): value for key, value in gemma3_metadata().items()
+    } | {
+        "general.architecture": "gemma4",
+        "gemma4.block_count": layers,
+        "gemma4.embedding_length": embd,
+        "gemma4.embedding_length_per_layer_input": size,
+        "gemma4.feed_forward_length": ff,
+        "gemma4.attention.head_count": 1,
+        "gemma4.attention.key_length_swa": head,
+        "gemma4.attention.value_length_swa": head,
+        "gemma4.attention.sliding_window_pattern": [True, False],
+        "gemma4.attention.shared_kv_layers": 0,
+    }
+    tensors = [
+        TensorSpec("token_embd.weight", (embd, len(TOKENS))),
+        TensorSpec("output_norm.weight", (embd,)),
+        TensorSpec("rope_freqs.weight", (head // 2,)),
+        TensorSpec("per_layer_token_embd.weight", (size * layers, len(TOKENS))),
+        TensorSpec("per_layer_model_proj.weight", (embd, size * layers)),
+        TensorSpec("per_layer_proj_norm.weight", (size,)),
+    ]
+    for layer in range(layers):
+        shapes: dict[str, tuple[int, ...]] = {
+            "attn_norm": (embd,),
+            "attn_q": (embd, head),
+            "attn_k": (embd, head),
+            "attn_v": (embd, head),
+            "attn_output": (head, embd),
+            "attn_q_norm": (head,),
+            "attn_k_norm": (head,),
+            "post_attention_norm": (embd,),
+            "ffn_norm": (embd,),
+            "ffn_gate": (embd, ff),
+            "ffn_up": (embd, ff),
+            "ffn_down": (ff, embd),
+            "post_ffw_norm": (embd,),
+            "inp_gate": (embd, size),
+            "proj": (size, embd),
+            "post_norm": (embd,),
+        }
+        tensors += [TensorSpec(f"blk.{layer}.{n}.weight", shape) for n, shape in shapes.items()]
+    return write_gguf(path, metadata, tensors)

@@ -14,14 +14,19 @@ import pytest
 
 from gemma_cli.engine.library import C
 from gemma_cli.engine.mapping import release_repacked
-from gemma_cli.engine.model import quiet_backend
+from gemma_cli.engine.model import Model, quiet_backend
 from gemma_cli.errors import DoesNotFitError, UsageError
 from gemma_cli.machine.devices import Device, Machine
 from gemma_cli.machine.memory import Wishes, kv_bytes, plan
 from gemma_cli.models.gguf import read_header
 from tests.conftest import DEMO, Env, Gemma, program
 from tests.gguf_files import Q4_0, TensorSpec, write_gguf
-from tests.gguf_models import gemma3_27b_without_weights, gemma3_metadata, gemma3_tensors
+from tests.gguf_models import (
+    gemma3_27b_without_weights,
+    gemma3_metadata,
+    gemma3_tensors,
+    gemma4_with_per_layer_embeddings,
+)
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -169,6 +174,22 @@ def test_rearranged_weights_are_resident_once(tmp_path: Path) -> None:
         C.llama_model_free(model)
     assert before > 20 * MIB
     assert after < before / 10
+
+
+@LINUX_ONLY
+def test_per_layer_embeddings_stay_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """20 MiB of them, of which a token reads one row."""
+    monkeypatch.setenv("GEMMA_HOME", str(tmp_path / "home"))
+    path = gemma4_with_per_layer_embeddings(tmp_path / "g4.gguf", 8192)
+    header = read_header(path)
+    embeddings = next(t.bytes for t in header.tensors if t.name == "per_layer_token_embd.weight")
+    model = Model(path, 0)
+    try:
+        assert resident(path) < header.file_bytes - embeddings + MIB
+    finally:
+        model.close()
 
 
 def resident(path: Path) -> int:

@@ -49,6 +49,10 @@ class Model:
         params = C.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
         params.vocab_only = vocab_only
+        if gpu_layers == 0:
+            # Gemma 4's per-layer embeddings are gigabytes of which a token reads one
+            # row: left in the file. By default only tensors above 4 GiB are.
+            params.lazy_mode = C.LLAMA_LAZY_MODE_ON
         stopped = False
 
         def report(value: float, _data: object) -> bool:
