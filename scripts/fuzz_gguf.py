@@ -3,15 +3,18 @@
 
 usage: scripts/fuzz_gguf.py [--count N] [--first SEED] [--jobs N] [--model FILE]...
 
-Headers of a built Gemma 3 (with weights: what is admitted also answers a
-prompt), of the embedded model and of each --model are changed by seed and put
-before a sparse file. Reading the header happens in this program's processes,
-which must not crash, wait or swell; the rest in the child that `gemma` starts.
+Headers of a built Gemma 3 and a built Gemma 4 (with weights: what is admitted
+also answers a prompt), of the embedded model and of each --model are changed by
+seed and put before a sparse file. Reading and showing the header happens in this
+program's processes, which must not crash, wait or swell; the rest in the child
+that `gemma` starts.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import multiprocessing
 import os
 import resource
@@ -26,11 +29,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from gemma_cli.commands.show import show
 from gemma_cli.engine.admission import admit
 from gemma_cli.errors import GemmaError
 from gemma_cli.models.demo import assemble
 from gemma_cli.models.gguf import read_header
-from tests.gguf_models import tiny_gemma
+from tests.gguf_models import gemma4_with_per_layer_embeddings, tiny_gemma
 from tests.gguf_mutations import Parsed, mutated, parse
 
 _SLOW = 5.0
@@ -64,7 +68,12 @@ def main() -> int:
 
 
 def _fuzz(arguments: argparse.Namespace, folder: Path) -> int:
-    bases = [tiny_gemma(folder / "built.gguf", layers=2), assemble(), *arguments.model]
+    bases = [
+        tiny_gemma(folder / "built-3.gguf", layers=2),
+        gemma4_with_per_layer_embeddings(folder / "built-4.gguf", 32),
+        assemble(),
+        *arguments.model,
+    ]
     os.environ["GEMMA_HOME"] = str(folder / "home")  # remembers nothing, forgets nothing
     outcomes: list[Outcome] = []
     died: list[tuple[str, int]] = []
@@ -79,9 +88,9 @@ def _fuzz(arguments: argparse.Namespace, folder: Path) -> int:
 
 
 def _shares(bases: list[Path], first: int, count: int) -> Iterator[tuple[Path, range]]:
-    """Most seeds for the built model, which is quick; the rest shared by the others."""
-    others = max(len(bases) - 1, 1)
-    shares = [count - count // 3, *[count // 3 // others] * others]
+    """Most seeds for the two built models, which are quick; the rest shared by the others."""
+    others = len(bases) - 2
+    shares = [count // 3, count // 3, *[count // 3 // others] * others]
     for base, share in zip(bases, shares, strict=False):
         yield base, range(first, first + share)
 
@@ -141,6 +150,8 @@ def _try(path: Path, base: str, parsed: Parsed, seed: int, tail: bytes, weights:
     try:
         try:
             read_header(path)
+            with contextlib.redirect_stdout(io.StringIO()):
+                show(str(path), json_output=False)
         finally:
             header_s = time.perf_counter() - start
         start = time.perf_counter()

@@ -39,11 +39,12 @@ def admit(path: Path, stopped: Callable[[], bool]) -> None:
 
 
 def parts_of(path: Path) -> list[Path]:
-    """The files of a split set, in order; of a single file, itself."""
+    """The files of a split set that are here, in order; of a single file, itself."""
     from gemma_cli.models.hubcache import split_parts
 
     path = path.absolute()
-    return [path.with_name(name) for name in split_parts(path.name)]
+    parts = [path.with_name(name) for name in split_parts(path.name)]
+    return [part for part in parts if part == path or part.is_file()]
 
 
 def _state(parts: list[Path]) -> str:
