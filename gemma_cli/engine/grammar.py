@@ -46,7 +46,7 @@ def _fault(schema: Any) -> str:
     from llguidance import LLMatcher, LLTokenizer
 
     try:
-        grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_STYLE)
+        grammar = _compiled(schema)
     except ValueError as error:
         return str(error)
     is_error, said = LLMatcher.validate_grammar_with_warnings(grammar)
@@ -54,6 +54,14 @@ def _fault(schema: Any) -> str:
         return said[0]
     # Limits of size show only with a tokenizer: the smallest is one of bytes.
     return LLMatcher(LLTokenizer("byte", slices=[]), grammar, log_level=0).get_error()
+
+
+def _compiled(schema: Any) -> str:
+    from llguidance import LLMatcher
+
+    # The options need an object to apply to.
+    text = json.dumps({} if schema is True else schema)
+    return LLMatcher.grammar_from_json_schema(text, overrides=_STYLE)
 
 
 class _Tokenizer:
@@ -133,7 +141,7 @@ class Grammar:
         if self._made is None:
             from llguidance import LLMatcher
 
-            grammar = LLMatcher.grammar_from_json_schema(self._schema, overrides=_STYLE)
+            grammar = _compiled(json.loads(self._schema))
             self._made = LLMatcher(self._tokenizer.get(), grammar, log_level=0)
             self._must_work()
         return self._made

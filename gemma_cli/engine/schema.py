@@ -72,14 +72,16 @@ def parse_schema(text: str, check: Check) -> Any:
         raise UsageError("the schema is nested too deeply") from error
     if not isinstance(schema, dict | bool):
         raise UsageError("the schema must be a JSON object (or true)", _EXAMPLE)
+    if schema is False:
+        raise UsageError("no answer satisfies the schema false")
     try:
         for place, part in _walk(schema, "#"):
             _look_at(place, part, schema)
-        if not _ends(schema, schema, frozenset()):
-            raise UsageError("no answer satisfies the schema: it requires itself without end")
         if fault := check(schema):
             place, fault = _innermost(schema, fault, check)
             raise UsageError(f"the schema cannot be used: {_line(fault)} (at {place})")
+        if not _ends(schema, schema, frozenset()):
+            raise UsageError("no answer satisfies the schema: it requires itself without end")
     except RecursionError as error:
         raise UsageError("the schema is nested too deeply") from error
     return schema

@@ -146,7 +146,7 @@ def exclude_top_choices(chain: Any, logits: Logits, threshold: float) -> None:
     total = float(weights.sum(dtype=np.float64))
     ids = _descending(np.flatnonzero(weights >= threshold * total), logits)
     rest = max(total - float(weights[ids].sum(dtype=np.float64)), 0.0)
-    count = int(rest / (threshold * total)) + 1
+    count = int(rest / (threshold * total)) + 2  # well below it, rounding or not
     shares = np.append(weights[ids], np.full(count, max(rest / count, 1e-30)))
     with_rest = np.arange(len(shares))
     array, _memory = apply(chain, with_rest, np.log(shares / total))
