@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gemma_cli.engine.answertext import AnswerText
-from gemma_cli.engine.protocol import Prompt
+from gemma_cli.engine.protocol import Piece, Prompt
 from gemma_cli.engine.tokens import Vocabulary
 from tests.gguf_files import write_gguf
 from tests.gguf_models import gemma3_metadata
@@ -61,14 +61,12 @@ def heard(
 ) -> tuple[str, str]:
     """(thoughts, answer) of the tokens that a model says."""
     answer = AnswerText(vocabulary, Prompt((), tuple(prompt)), stop)
-    pieces = []
+    pieces: list[Piece] = []
     for token in ids:
-        if vocabulary.is_end(token):
+        if answer.stopped or vocabulary.is_end(token):
             break
         pieces += answer.push(token)
-        if answer.stopped:
-            break
-    else:
+    if not answer.stopped:
         pieces += answer.finish()
     assert all(piece.text for piece in pieces)
     thoughts, said = (
