@@ -6,10 +6,13 @@ import time
 
 import pytest
 
+from gemma_cli.engine.gemma4 import Gemma4Template, without_thoughts
+from gemma_cli.engine.longtalks import LongTalks
 from gemma_cli.engine.protocol import Message, Segment
 from gemma_cli.engine.template import JinjaTemplate
 from gemma_cli.engine.turns import Template, TranscriptTemplate, TurnTemplate
 from gemma_cli.errors import TemplateError, UsageError
+from tests.conversations import conversations
 
 # Templates in the manner of each generation, written for these tests.
 GEMMA_1_AND_2 = """{{ bos_token }}
@@ -30,6 +33,25 @@ GEMMA_3 = """{{ bos_token }}
 {{- '<end_of_turn>\n' }}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"""
+
+# Looks back at every message for each one, as the published one does.
+GEMMA_4 = """{{ bos_token }}
+{%- set turns = messages[1:] if messages[0].role == 'system' else messages %}
+{%- if enable_thinking | default(false) or messages[0].role == 'system' %}
+{{- '<|turn>system\n' + ('<|think|>\n' if enable_thinking | default(false) else '') }}
+{{- messages[0].content | trim if messages[0].role == 'system' else '' }}
+{{- '<turn|>\n' }}
+{%- endif %}
+{%- for m in turns %}
+{%- set before = namespace(role='') %}
+{%- for i in range(loop.index0) %}{% set before.role = turns[i].role %}{% endfor %}
+{%- set role = 'model' if m.role == 'assistant' else m.role %}
+{{- '<|turn>' + role + '\n' if not (role == 'model' and before.role == 'assistant') else '' }}
+{{- m.content | trim + '<turn|>\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+{{- '<|turn>model\n' + ('' if enable_thinking | default(false) else '<|channel>thought\n<channel|>') }}
+{%- endif %}"""
 
 UNTRIMMED = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -109,7 +131,92 @@ def test_the_transcript_shows_an_example_and_stops_at_the_next_speaker() -> None
     assert "\nUser:" in template.stop
 
 
-@pytest.mark.parametrize("template", [TurnTemplate(), TranscriptTemplate(), JinjaTemplate(GEMMA_3)])
+@pytest.mark.parametrize("thinking", [None, False, True])
+def test_the_format_of_gemma_4_is_that_of_its_template(thinking: bool | None) -> None:
+    own, theirs = Gemma4Template(closes_thoughts=True), JinjaTemplate(GEMMA_4)
+    for talk in conversations(150):
+        assert text_of(own.render(talk, thinking)) == text_of(theirs.render(talk, thinking))
+
+
+def test_gemma_4_with_thinking_and_without() -> None:
+    turns = (
+        "<|turn>user\nHi<turn|>\n<|turn>model\nHello!<turn|>\n"
+        "<|turn>user\nWhy?<turn|>\n<|turn>model\n"
+    )
+    closed = "<|channel>thought\n<channel|>"
+    large, small = Gemma4Template(closes_thoughts=True), Gemma4Template(closes_thoughts=False)
+    system = "<|turn>system\nBe brief.<turn|>\n"
+    assert text_of(large.render(TALK)) == text_of(large.render(TALK, False))
+    assert text_of(large.render(TALK)) == system + turns + closed
+    assert text_of(small.render(TALK)) == text_of(small.render(TALK, False)) == system + turns
+    for template in (large, small):
+        assert text_of(template.render(TALK, True)) == (
+            "<|turn>system\n<|think|>\nBe brief.<turn|>\n" + turns
+        )
+        assert text_of(template.render(TALK[1:], True)) == (
+            "<|turn>system\n<|think|>\n<turn|>\n" + turns
+        )
+
+
+def test_a_template_is_asked_whether_it_knows_of_thinking() -> None:
+    assert JinjaTemplate(GEMMA_4).thinks
+    assert not JinjaTemplate(GEMMA_3).thinks
+    assert not JinjaTemplate("{# enable_thinking #}" + GEMMA_3).thinks
+    assert text_of(JinjaTemplate(GEMMA_3).render(TALK, True)) == TURNS
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("Hello.", "Hello."),
+        ("<|channel>thought\nHm.\n<channel|>Hello.", "Hello."),
+        ("A<|channel>thought\nHm.<channel|>B<|channel>thought\nSo.<channel|>C", "ABC"),
+        ("A<|channel>thought\nHm.", "A"),
+        ("The mark <|channel> opens one.", "The mark <|channel> opens one."),
+        ("<channel|> closes one.", "<channel|> closes one."),
+    ],
+)
+def test_thoughts_that_are_still_marked_are_taken_out(text: str, answer: str) -> None:
+    assert without_thoughts(text) == answer
+
+
+def long_talk(turns: int) -> list[Message]:
+    return [
+        Message("assistant" if turn % 2 else "user", f" {turn}\n") for turn in range(2 * turns + 1)
+    ]
+
+
+def test_a_long_talk_renders_in_no_time_and_the_same() -> None:
+    theirs, own = JinjaTemplate(GEMMA_4, bos="<bos>"), Gemma4Template(closes_thoughts=True)
+    template = LongTalks(theirs, own)
+    talk = long_talk(40)
+    assert "<bos>" + text_of(template.render(talk)) == text_of(theirs.render(talk))
+    start = time.monotonic()
+    assert text_of(template.render(long_talk(2000))).count("<turn|>") == 4001
+    assert time.monotonic() - start < 1
+
+
+def test_a_template_that_differs_is_never_replaced() -> None:
+    other = JinjaTemplate(GEMMA_4.replace("<|think|>", "<|think|> please"))
+    template = LongTalks(other, Gemma4Template(closes_thoughts=True))
+    talk = long_talk(20)
+    assert text_of(template.render(talk, True)) == text_of(other.render(talk, True))
+    assert "<|think|> please" in text_of(template.render(talk, True))
+    strict = JinjaTemplate(GEMMA_1_AND_2)
+    odd = [*long_talk(20), Message("user", "again")]
+    with pytest.raises(TemplateError, match="roles must take turns"):
+        LongTalks(strict, TurnTemplate()).render(odd)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        TurnTemplate(),
+        TranscriptTemplate(),
+        JinjaTemplate(GEMMA_3),
+        Gemma4Template(closes_thoughts=True),
+    ],
+)
 @pytest.mark.parametrize(
     "talk",
     [
