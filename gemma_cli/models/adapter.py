@@ -50,7 +50,7 @@ def check_adapter(adapter: Adapter, base: Header) -> None:
     try:
         header = read_header(path)
     except GemmaError as error:
-        raise UsageError(f"--lora: {error.message}", error.hint) from error
+        raise UsageError(f"--lora: {error.message}") from error
     wrong = _wrong_kind(path) or _wrong_model(header, base)
     if wrong:
         raise UsageError(f"--lora {path}: {wrong}")
