@@ -8,19 +8,28 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import closing
+from typing import Any
 
 from gemma_cli.chat.conversation import Conversation
 from gemma_cli.chat.session import Session
 from gemma_cli.commands.chat import open_journal, talk
-from gemma_cli.engine.protocol import Sampling
+from gemma_cli.engine.protocol import Piece, Sampling
 from gemma_cli.errors import EngineError, GemmaError
 from gemma_cli.terminal.writer import ChatWriter
 from tests.fake_engine import FakeEngine
 
 
+def _pieces(answer: Any) -> Any:
+    """An answer in pieces may have thoughts: {"thought": "Hm."}."""
+    if isinstance(answer, str):
+        return answer
+    return [piece if isinstance(piece, str) else Piece(piece["thought"], True) for piece in answer]
+
+
 def main() -> int:
     options = json.loads(sys.argv[1])
     plain = options.pop("plain", False)
+    options["answers"] = [_pieces(answer) for answer in options.get("answers", [])]
     if "failure" in options:
         options["failure"] = EngineError(options["failure"], "gemma verify")
     writer = ChatWriter(plain=plain)

@@ -335,3 +335,39 @@ def test_the_reader_of_a_pipe_may_leave(home: Env) -> None:
         chat.stdout.close()
         chat.wait(20)
     assert saved_turns(home)[1][1] == "cancelled"
+
+
+THINKS = [[{"thought": "Hm, \x1b[31mlet me"}, {"thought": " see.\n\nYes."}, "It is", " **so**."]]
+
+
+def test_thoughts_are_dim_and_apart_from_the_answer(home: Env) -> None:
+    with fake_chat(home, answers=[*THINKS, "Done."], thinks=True) as terminal:
+        terminal.wait_for(READY)
+        terminal.send("Why?\r")
+        terminal.wait_for(r"Thinking\nHm, \[31mlet me see\.\n\nYes\.\n\nIt is so\.\n")
+        assert b"\x1b[2mHm, [31mlet me" in terminal.output
+        terminal.wait_for(READY)
+        terminal.send("/think\r")
+        terminal.wait_for("left to its template")
+        terminal.send("/think off\r")
+        terminal.wait_for("answers at once")
+        terminal.send("And?\r")
+        terminal.wait_for(r"Done\.")
+        terminal.send("\x04")
+        assert terminal.wait_end() == 0
+    with closing(History(history_of(home))) as history:
+        turns = history.load(1).conversation.path()
+    assert [turn.thoughts for turn in turns] == ["", "Hm, \x1b[31mlet me see.\n\nYes.", "", ""]
+    assert turns[1].text == "It is **so**."
+
+
+def test_plain_says_in_words_where_thoughts_begin_and_end(home: Env) -> None:
+    with fake_chat(home, answers=THINKS, thinks=True, plain=True) as terminal:
+        terminal.wait_for(">>>")
+        terminal.send("Why?\r")
+        terminal.wait_for(
+            r"Thinking:\nHm, \[31mlet me see\.\n\nYes\.\n\(The thoughts end here\.\)\n\nIt is \*\*"
+        )
+        assert b"\x1b[2m" not in terminal.output
+        terminal.send("\x04")
+        terminal.wait_end()

@@ -235,6 +235,41 @@ def test_a_migration_keeps_a_backup(path: Path, journals: Journals) -> None:
         assert db.execute("SELECT title FROM conversation").fetchall() == [("hi",)]
 
 
+def test_thoughts_come_back_and_an_older_file_has_none(path: Path, journals: Journals) -> None:
+    older = database.open_database(path, database.MIGRATIONS[:1])
+    with closing(older.connection) as db:
+        db.execute("INSERT INTO conversation (id, created, updated) VALUES (1, 0, 0)")
+        db.execute(
+            """INSERT INTO message (id, conversation_id, role, status, text, created)
+                VALUES (7, 1, 'user', 'complete', 'old', 0)"""
+        )
+    conversation = talk("hi", "hello")
+    turn = conversation.path()[-1]
+    conversation.change(turn.id, "hello", "complete", thoughts="a greeting")
+    journals().save(conversation)
+    with closing(History(path)) as history:
+        assert history.load(1).conversation.path()[-1].thoughts == ""
+        saved = history.load(2)
+        assert saved.conversation.path()[-1].thoughts == "a greeting"
+        assert [hit.role for hit in history.search("greeting")] == []
+    assert '"thoughts": "a greeting"' in to_json(saved)
+    assert "greeting" not in to_jsonl(saved)
+
+
+def test_an_older_file_that_may_only_be_read_is_read(path: Path) -> None:
+    older = database.open_database(path, database.MIGRATIONS[:1])
+    with closing(older.connection) as db:
+        db.execute("INSERT INTO conversation (id, created, updated) VALUES (1, 0, 0)")
+        db.execute(
+            """INSERT INTO message (id, conversation_id, role, status, text, created)
+                VALUES (7, 1, 'user', 'complete', 'old', 0)"""
+        )
+        db.execute("PRAGMA user_version = 99")  # as good as a disk that may not be written
+    with closing(History(path)) as history:
+        assert not history.writable
+        assert history.load(1).conversation[7].text == "old"
+
+
 def test_a_migration_that_fails_changes_nothing(path: Path, journals: Journals) -> None:
     journals().save(talk("hi", "hello"))
     bad = (*database.MIGRATIONS, ("CREATE TABLE extra (id)", "no statement"))

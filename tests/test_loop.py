@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -17,8 +18,8 @@ from gemma_cli.chat.history import History
 from gemma_cli.chat.journal import HistoryJournal, NoJournal
 from gemma_cli.chat.loop import ChatLoop, Show
 from gemma_cli.chat.session import Session
-from gemma_cli.engine.protocol import Message, Sampling
-from gemma_cli.errors import EngineError, ExitCode, ModelFileError
+from gemma_cli.engine.protocol import Message, Piece, Sampling
+from gemma_cli.errors import EngineError, ExitCode, GemmaError, ModelFileError
 from gemma_cli.terminal.lines import Entry
 from tests.fake_engine import FakeEngine
 
@@ -297,3 +298,64 @@ def test_help_and_completion_know_every_command() -> None:
 def test_warnings_of_the_engine_are_said_once() -> None:
     _, writer, _ = run(FakeEngine(warnings=("the GPU is not used",)), "a", "b")
     assert writer.said.count("the GPU is not used") == 1
+
+
+def thinks(*pieces: str) -> Piece:
+    return Piece("".join(pieces), thought=True)
+
+
+def test_thoughts_are_kept_and_not_sent_back() -> None:
+    engine = FakeEngine([[thinks("Hm."), thinks(" So."), "Yes", "."], "Done"], thinks=True)
+    _, writer, session = run(engine, "Is it?", "/think on", "Sure?")
+    assert writer.thoughts == ["Hm. So.", ""]
+    assert writer.answers == ["Yes.", "Done"]
+    assert session.conversation.path()[1].thoughts == "Hm. So."
+    assert engine.asked[1][1] == Message("assistant", "Yes.")
+    assert engine.thinking == [None, True]
+    origin = session.conversation.path()[-1].origin
+    assert origin is not None
+    assert origin.params["thinking"] is True
+
+
+def test_thoughts_are_saved_while_they_come(tmp_path: Path) -> None:
+    """What a kill -9 leaves: the journal is written in mid-thought."""
+    path = tmp_path / "history.db"
+    seen = []
+
+    def look(_text: str) -> None:
+        with closing(sqlite3.connect(path)) as db:
+            seen.append(db.execute("SELECT status, thoughts FROM message").fetchall()[-1])
+
+    with closing(HistoryJournal(lambda t: History(path, t), pytest.fail, "m")) as journal:
+        words: list[str | Piece | GemmaError] = [
+            thinks("Hm, "),
+            thinks("let me "),
+            thinks("see."),
+            "Yes.",
+        ]
+        engine = FakeEngine([words], token_s=0.5)
+        session = Session(engine, "m", Conversation(), journal, Sampling())
+        ChatLoop(session, Script(["x"]), Record(on_piece=look)).run()
+    assert seen[-1] == ("streaming", "Hm, let me see.")
+
+
+def test_stopped_in_mid_thought_the_thought_is_kept() -> None:
+    writer = Record(on_piece=lambda _: signal.raise_signal(signal.SIGINT))
+    engine = FakeEngine([[thinks("Hm, "), thinks("let me"), "Yes"], "Fine"], thinks=True)
+    _, writer, session = run(engine, "x", "y", writer=writer)
+    turn = session.conversation.path()[1]
+    assert (turn.text, turn.thoughts, turn.status) == ("", "Hm, ", "cancelled")
+    assert any("only thought" in line for line in writer.said)
+    assert engine.asked[1] == (Message("user", "y"),)  # a question without an answer
+
+
+def test_a_wish_to_think_that_cannot_be_met_is_said_once() -> None:
+    engine = FakeEngine()
+    writer = Record()
+    session = Session(engine, "m", Conversation(), NoJournal(), Sampling(), thinking=True)
+    ChatLoop(session, Script(["a", "b", "/think off", "/think maybe"]), writer).run()
+    assert [line for line in writer.said if "cannot be asked to think" in line] == (
+        [commands.NO_THOUGHTS] * 2  # for the wish at the start, and for the command
+    )
+    assert engine.thinking == [None, None]
+    assert writer.errors[0][0] == "/think takes on or off, not 'maybe'"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import sqlite3
 import subprocess
 from pathlib import Path
@@ -128,7 +127,7 @@ def test_thoughts_are_seen_on_a_terminal(home: Env, large: Path) -> None:
 
 def on_terminal(command: list[str], env: Env) -> subprocess.CompletedProcess[bytes]:
     """Run with a terminal for stderr and a pipe for stdout."""
-    master, slave = pty.openpty()
+    master, slave = pytest.importorskip("pty").openpty()
     process = subprocess.Popen(
         command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=slave
     )
