@@ -41,7 +41,8 @@ def probe(path: Path, stopped: Callable[[], bool]) -> None:
         print(said, file=sys.stderr)
     if code == program.REFUSED:
         raise ModelFileError(f"llama.cpp cannot load {path}: {said}", _AGAIN)
-    if code == program.NO_MEMORY:
+    # Nobody but the system's out-of-memory killer sends the child that signal.
+    if code in (program.NO_MEMORY, -getattr(signal, "SIGKILL", 0)):
         raise DoesNotFitError(f"there is too little memory to read the header of {path}")
     if code is None or code == -getattr(signal, "SIGXCPU", 0):
         raise ModelFileError(
