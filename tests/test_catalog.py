@@ -219,9 +219,10 @@ def test_what_is_offered_first() -> None:
         return f"{found[0].id}:{found[1].file.quant}" if found else ""
 
     assert offered(machine(0.5)) == ""
-    assert offered(machine(16)) == "gemma3:4b:Q8_0"
-    assert offered(machine(64, 10)).startswith("gemma3:12b")  # all of it on the card
-    assert offered(machine(64, 100)) == "gemma3:27b:Q8_0"
+    assert offered(machine(4)) == "gemma3:1b:Q8_0"  # no Gemma 4 is that small
+    assert offered(machine(16)).startswith("gemma4:e4b")
+    assert offered(machine(64, 16)) == "gemma4:12b:Q8_0"  # all of it on the card
+    assert offered(machine(64, 100)) == "gemma4:31b:Q8_0"
 
 
 def test_a_size_nobody_stated_is_estimated_only_to_choose() -> None:

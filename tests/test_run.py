@@ -124,6 +124,7 @@ def test_messages_take_the_place_of_a_prompt(gemma: Gemma, tmp_path: Path) -> No
         ('[{"role": "user", "content": {"a": 1}}]', "message 1"),
         ('[{"role": "user", "content": [{"type": "image_url"}]}]', "only text"),
         ('[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]', "user"),
+        ('[{"role": "user", "content": "a\\ud83db"}]', "half of a character"),
         ("[" * 100000, "not valid JSON"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from gemma_cli.errors import UsageError
@@ -17,6 +18,7 @@ _ROLES: dict[str, Role] = {
     "assistant": "assistant",
     "model": "assistant",
 }
+_HALF = re.compile("[\ud800-\udfff]")
 _FORM = '[{"role": "user", "content": "Hello"}]'
 
 
@@ -52,13 +54,17 @@ def read_messages(text: str, source: str) -> list[Message]:
 
 
 def _content(content: Any, source: str, number: int) -> str:
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        parts = [part.get("text") if isinstance(part, dict) else None for part in content]
-        texts = [part for part in parts if isinstance(part, str)]
-        if len(texts) == len(parts):
-            return "".join(texts)
+    parts = content if isinstance(content, list) else [{"text": content}]
+    found = [part.get("text") if isinstance(part, dict) else None for part in parts]
+    texts = [text for text in found if isinstance(text, str)]
+    if len(texts) == len(found):
+        text = "".join(texts)
+        if _HALF.search(text):
+            raise UsageError(
+                f"{source}: message {number} holds half of a character",
+                "\\ud800 to \\udfff stand in pairs in JSON",
+            )
+        return text
     raise UsageError(
         f"{source}: the content of message {number} is no text",
         "only text can be sent: a string, or a list of text parts",

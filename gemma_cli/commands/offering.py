@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from gemma_cli.models.choice import Choice
     from gemma_cli.models.entries import CatalogModel
 
-# The newest family whose answers need no further parsing.
-_FAMILY = "gemma3"
+# The newest first; the older one has smaller models.
+_FAMILIES = ("gemma4", "gemma3")
 
 
 def offer_download() -> str | None:
@@ -43,7 +43,7 @@ def offer_download() -> str | None:
 
 
 def best_model(machine: Machine) -> tuple[CatalogModel, Choice] | None:
-    """The largest chat model of the family, in its best quantization, that runs well here."""
+    """The largest chat model, in its best quantization, that runs well; newest family first."""
     from gemma_cli.commands.fitting import MachineCapacity
     from gemma_cli.models.choice import best_file
     from gemma_cli.models.entries import load_catalog
@@ -52,11 +52,14 @@ def best_model(machine: Machine) -> tuple[CatalogModel, Choice] | None:
         # On a CPU a model that fills the memory also answers at a walking pace.
         machine = replace(machine, host=replace(machine.host, free=machine.host.free // 2))
     capacity = MachineCapacity(machine, whole_on_gpu=bool(machine.gpus))
-    fitting = [
-        (choice.fit.needed, (model, choice))
-        for model in load_catalog().models
-        if model.family == _FAMILY and not model.base
-        for choice in [best_file(model, capacity)]
-        if choice.fit and choice.fit.fits
-    ]
-    return max(fitting, key=lambda pair: pair[0], default=(0, None))[1]
+    for family in _FAMILIES:
+        fitting = [
+            (choice.fit.needed, (model, choice))
+            for model in load_catalog().models
+            if model.family == family and not model.base
+            for choice in [best_file(model, capacity)]
+            if choice.fit and choice.fit.fits
+        ]
+        if fitting:
+            return max(fitting, key=lambda pair: pair[0])[1]
+    return None
