@@ -166,7 +166,7 @@ def test_penalties_without_top_k_are_llama_cpps_on_everything(
     sampling = Sampling(top_k=0, top_p=1, seed=1, **options)
     sampler = Sampler(sampling, tiny.vocabulary)
     sampler.accept_prompt(said)
-    ours = selection.Selection(sampling, {}, sampler._chains).prepare(logits, sampler._recent)
+    ours = selection.Selection(sampling, {}, sampler._chains, size).prepare(logits, sampler._recent)
     theirs = logits.copy()
     window = said[-sampling.repeat_last_n :]
     for token in set(window) if options != DRY else ():

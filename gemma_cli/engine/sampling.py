@@ -126,7 +126,9 @@ class Sampler:
             return end
         module = _selection_module.wait()
         if self._selection is None:
-            self._selection = module.Selection(self._sampling, self._biases, self._chains)
+            self._selection = module.Selection(
+                self._sampling, self._biases, self._chains, self._n_vocab
+            )
         logits = self._selection.prepare(module.row(context, index, self._n_vocab), self._recent)
         token: int = self._selection.choose(logits)
         if grammar is None or grammar.take(token):

@@ -65,23 +65,31 @@ def top_k(logits: Logits, k: int) -> Ids:
     return _descending(ids, logits)[:k]
 
 
-def truncate(logits: Logits, top_p: float, min_p: float) -> None:
+def truncate(logits: Logits, top_p: float, min_p: float, scratch: Logits | None = None) -> None:
     """Top-p and then min-p over a whole vocabulary, in place: what they drop becomes -inf.
 
-    Tokens of equal logits stay or leave together.
+    Tokens of equal logits stay or leave together. scratch: memory of the same
+    size; a fresh megabyte costs more than the sums in it.
     """
-    weights = np.exp(logits - logits.max())
+    weights = _weights(logits, scratch)
     least = np.float32(min_p)
     if top_p < 1:
         least = max(least, _nucleus_edge(weights, top_p * float(weights.sum(dtype=np.float64))))
     np.copyto(logits, _NEVER, where=weights < least)
 
 
+def _weights(logits: Logits, scratch: Logits | None) -> Logits:
+    """Softmax before it is divided by its sum: 1 for the best."""
+    weights: Logits = np.subtract(logits, logits.max(), out=scratch)
+    return np.exp(weights, out=weights)
+
+
 def _nucleus_edge(weights: Logits, wanted: float) -> np.float32:
     """The smallest weight among the heaviest tokens that sum to what is wanted."""
-    heavy = weights[weights >= np.float32(1e-3)]
-    if heavy.sum(dtype=np.float64) < wanted:
-        heavy = weights  # a flat distribution
+    for cut in (1e-3, 1e-5, 0.0):  # the flatter the distribution, the more are sorted
+        heavy = weights[weights >= np.float32(cut)] if cut else weights
+        if heavy.sum(dtype=np.float64) >= wanted:
+            break
     ranked: Logits = np.sort(heavy)[::-1]
     # Cumulative sums of all would take three times as long as sorting.
     sums = np.cumsum(np.add.reduceat(ranked, np.arange(0, len(ranked), _ROW)), dtype=np.float64)
@@ -119,30 +127,36 @@ def draw(chain: Any, ids: Ids, logits: Logits) -> int:
     return int(array.data[array.selected].id)
 
 
-def draw_from_all(chain: Any, logits: Logits, temperature: float) -> int:
+def draw_from_all(
+    chain: Any, logits: Logits, temperature: float, scratch: Logits | None = None
+) -> int:
     """One token of the whole distribution, nothing truncated: first a row of 512, then one in it.
 
-    chain: draws by softmax alone; the temperature is applied here.
+    chain: draws by softmax alone; the temperature is applied here, to the
+    logits in place. scratch: as for truncate.
     """
+    logits -= logits.max()
+    logits /= np.float32(max(temperature, 1e-6))
     padding = -len(logits) % _ROW
-    scaled = (logits - logits.max()) / np.float32(max(temperature, 1e-6))
     if padding:
-        scaled = np.concatenate((scaled, np.full(padding, _NEVER)))
-    rows = scaled.reshape(-1, _ROW)
-    sums = np.exp(rows).sum(axis=1)
+        logits, scratch = np.concatenate((logits, np.full(padding, _NEVER))), None
+    rows = logits.reshape(-1, _ROW)
+    sums = np.exp(logits, out=scratch).reshape(-1, _ROW).sum(axis=1)
     possible = np.flatnonzero(sums)
     chosen = draw(chain, possible, np.log(sums[possible]))
     columns = np.flatnonzero(rows[chosen] > _NEVER)
     return chosen * _ROW + draw(chain, columns, rows[chosen][columns])
 
 
-def exclude_top_choices(chain: Any, logits: Logits, threshold: float) -> None:
+def exclude_top_choices(
+    chain: Any, logits: Logits, threshold: float, scratch: Logits | None = None
+) -> None:
     """XTC over a whole vocabulary, in place: the likeliest tokens that it excludes become -inf.
 
     It looks at no token below the threshold, so what is there stands for itself
-    as a few equal ones below it.
+    as a few equal ones below it. scratch: as for truncate.
     """
-    weights = np.exp(logits - logits.max())
+    weights = _weights(logits, scratch)
     total = float(weights.sum(dtype=np.float64))
     ids = _descending(np.flatnonzero(weights >= threshold * total), logits)
     rest = max(total - float(weights[ids].sum(dtype=np.float64)), 0.0)
@@ -156,15 +170,22 @@ def exclude_top_choices(chain: Any, logits: Logits, threshold: float) -> None:
 class Selection:
     """Draws tokens from logits in memory, by one answer's options and chains."""
 
-    def __init__(self, sampling: Sampling, biases: dict[int, float], chains: Chains) -> None:
+    def __init__(
+        self, sampling: Sampling, biases: dict[int, float], chains: Chains, n_vocab: int
+    ) -> None:
         self._sampling, self._chains = sampling, chains
+        self._prepared, self._left, self._scratch = np.empty((3, n_vocab), dtype=np.float32)
         self._whole = sampling.top_k == 0 and not sampling.greedy
         self._biased = np.fromiter(biases.keys(), np.intp)
         self._biases = np.fromiter(biases.values(), np.float32)
 
     def prepare(self, row: Logits, recent: Iterable[int]) -> Logits:
-        """A copy with biases and, without top-k, penalties. recent: what those look back on."""
-        logits = row.copy()
+        """A copy with biases and, without top-k, penalties. recent: what those look back on.
+
+        Valid until the next call.
+        """
+        logits = self._prepared
+        np.copyto(logits, row)
         logits[self._biased] += self._biases
         if self._chains.penalties is not None:
             ids = np.unique(np.fromiter(recent, np.intp))
@@ -174,13 +195,14 @@ class Selection:
         return logits
 
     def choose(self, logits: Logits) -> int:
-        """Draw one; the logits stay as they are."""
+        """Draw one; the logits, which prepare() gave, stay as they are."""
         if not self._whole:
             ids = top_k(logits, candidates(self._sampling, len(logits)))
             return draw(self._chains.final, ids, logits[ids])
-        left = logits.copy()
+        left, scratch = self._left, self._scratch
+        np.copyto(left, logits)
         if self._sampling.top_p < 1 or self._sampling.min_p > 0:
-            truncate(left, self._sampling.top_p, self._sampling.min_p)
+            truncate(left, self._sampling.top_p, self._sampling.min_p, scratch)
         if self._chains.xtc is not None:
-            exclude_top_choices(self._chains.xtc, left, self._sampling.xtc_threshold)
-        return draw_from_all(self._chains.final, left, self._sampling.temperature)
+            exclude_top_choices(self._chains.xtc, left, self._sampling.xtc_threshold, scratch)
+        return draw_from_all(self._chains.final, left, self._sampling.temperature, scratch)
