@@ -19,6 +19,7 @@ from gemma_cli.errors import Cancelled, DoesNotFitError, EngineError, ModelFileE
 _SECONDS = 60  # a slow disk takes its time; a busy loop ends by program.CPU_SECONDS
 _SAID_AFTER = 1.0
 _POLL = 0.02
+_LONGEST_REASON = 300
 _AGAIN = "check where it came from, or download it again; GEMMA_DEBUG=1 shows llama.cpp's words"
 # -P: no file of the current folder may stand in for a module.
 _PROGRAM = (
@@ -38,9 +39,10 @@ def probe(path: Path, stopped: Callable[[], bool]) -> None:
     if code == program.LOADS:
         return
     if os.environ.get("GEMMA_DEBUG", "") not in ("", "0"):
-        print(said, file=sys.stderr)
+        print("".join(c if c.isprintable() or c == "\n" else "?" for c in said), file=sys.stderr)
     if code == program.REFUSED:
-        raise ModelFileError(f"llama.cpp cannot load {path}: {said}", _AGAIN)
+        reason = said.partition("\n")[0][:_LONGEST_REASON]  # it may quote the file at length
+        raise ModelFileError(f"llama.cpp cannot load {path}: {reason}", _AGAIN)
     # Nobody but the system's out-of-memory killer sends the child that signal.
     if code in (program.NO_MEMORY, -getattr(signal, "SIGKILL", 0)):
         raise DoesNotFitError(f"there is too little memory to read the header of {path}")
