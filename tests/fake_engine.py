@@ -88,6 +88,8 @@ class FakeEngine:
         self.thinking: list[bool | None] = []
         self.samplings: list[Sampling] = []
         self.generations: list[FakeGeneration] = []
+        self.typed: list[tuple[tuple[Message, ...], bool | None]] = []
+        self.kept: list[int | None] = []
 
     def progress(self) -> float:
         if not self._load_s:
@@ -125,6 +127,12 @@ class FakeEngine:
         generation = FakeGeneration(words, prompt, self._n_ctx, self._token_s, cap)
         self.generations.append(generation)
         return generation
+
+    def read_ahead(self, messages: Sequence[Message], *, thinking: bool | None = None) -> None:
+        self.typed.append((tuple(messages), thinking))
+
+    def keep(self, n_past: int | None = None) -> None:
+        self.kept.append(n_past)
 
     def close(self) -> None:
         pass

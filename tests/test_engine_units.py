@@ -68,19 +68,19 @@ def test_common_prefix(a: list[int], b: list[int]) -> None:
 
 
 def test_the_last_prompt_token_is_always_evaluated() -> None:
-    assert reusable([1, 2, 3], [1, 2, 3], pos_min=0, sliding_window=0) == 2
+    assert reusable([1, 2, 3], [1, 2, 3], pos_min=0, sliding_window=0).n_past == 2
 
 
 def test_going_on_needs_no_window_behind_it() -> None:
     cached = list(range(2000))
-    assert reusable(cached, [*cached, 7], pos_min=1400, sliding_window=512) == 2000
+    assert reusable(cached, [*cached, 7], pos_min=1400, sliding_window=512).n_past == 2000
 
 
 @pytest.mark.parametrize(("pos_min", "kept"), [(489, 1000), (490, 0)])
 def test_going_back_needs_the_whole_window_before_the_new_end(pos_min: int, kept: int) -> None:
     cached = list(range(1200))
     prompt = [*cached[:1000], 9999, 9999]
-    assert reusable(cached, prompt, pos_min=pos_min, sliding_window=512) == kept
+    assert reusable(cached, prompt, pos_min=pos_min, sliding_window=512).n_past == kept
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,17 @@
-"""A model's context window in llama.cpp: evaluate tokens, rewind, free. One thread at a time."""
+"""A model's context window in llama.cpp: evaluate tokens, go back, save. One thread at a time."""
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from typing import Any
 
 from gemma_cli.engine import headroom
+from gemma_cli.engine.cache import Checkpoint
 from gemma_cli.engine.library import AbortFlag, C
 from gemma_cli.engine.model import Model, quiet_backend
 from gemma_cli.errors import EngineError
-from gemma_cli.machine.memory import KVType, Plan
+from gemma_cli.machine.memory import OUTPUTS, KVType, Plan
 
 _GGML_TYPE: dict[KVType, int] = {
     "f16": C.GGML_TYPE_F16,
@@ -17,6 +19,7 @@ _GGML_TYPE: dict[KVType, int] = {
     "q4_0": C.GGML_TYPE_Q4_0,
 }
 _ABORTED, _NO_ROOM = 2, 1  # llama_decode's return values (llama.h)
+_WHOLE, _WINDOW = C.LLAMA_STATE_SEQ_FLAGS_NONE, C.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
 
 
 class Context:
@@ -31,7 +34,8 @@ class Context:
         params.n_ctx = plan.n_ctx
         params.n_batch = params.n_ubatch = min(plan.ubatch, plan.n_ctx)
         params.n_seq_max = 1
-        params.n_outputs_max = 1  # the default reserves n_batch rows of 262,144 logits
+        # The default reserves n_batch rows of 262,144 logits.
+        params.n_outputs_max = min(OUTPUTS, params.n_batch)
         params.swa_full = False  # the default keeps window layers at full length
         params.flash_attn_type = C.LLAMA_FLASH_ATTN_TYPE_AUTO
         params.type_k = params.type_v = _GGML_TYPE[plan.kv_type]
@@ -54,7 +58,10 @@ class Context:
         model.adapters.activate(self._pointer)
         self.n_ctx = plan.n_ctx  # llama.cpp pads to 256; the promise is what was asked
         self.n_batch: int = C.llama_n_batch(self._pointer)
+        self.n_outputs: int = params.n_outputs_max
+        self._n_vocab = model.vocabulary.size
         self.tokens: list[int] = []
+        self._threads = plan.threads
         self._memory = C.llama_get_memory(self._pointer)
         self._batch = C.llama_batch_init(self.n_batch, 0, 1)
         for index in range(self.n_batch):
@@ -70,6 +77,11 @@ class Context:
         self._abort = abort
         C.llama_set_abort_callback(self._pointer, abort.callback, abort.address)
 
+    def leave_a_core(self, leave: bool) -> None:
+        """Evaluate on one thread less, so that whoever types is served at once."""
+        threads = max(1, self._threads - 1) if leave else self._threads
+        C.llama_set_n_threads(self._pointer, threads, threads)
+
     def pos_min(self) -> int:
         """Smallest position that every layer still holds; -1 when empty."""
         position: int = C.llama_memory_seq_pos_min(self._memory, 0)
@@ -83,29 +95,17 @@ class Context:
             C.llama_memory_seq_rm(self._memory, 0, n_past, -1)
         del self.tokens[n_past:]
 
-    def prefill(self, tokens: Sequence[int]) -> bool:
-        """Evaluate tokens after those held; logits of the last are ready. False: aborted.
+    def evaluate(self, tokens: Sequence[int], *, logits: int = 1) -> bool:
+        """Evaluate at most n_batch tokens after those held. False: aborted, nothing changed.
 
-        After an abort the context holds what was evaluated whole.
+        logits: the last so many tokens get a row of logits, n_outputs at most.
         """
-        for start in range(0, len(tokens), self.n_batch):
-            chunk = tokens[start : start + self.n_batch]
-            if not self._evaluate(chunk, logits=start + len(chunk) == len(tokens)):
-                return False
-        return True
-
-    def decode(self, token: int) -> bool:
-        """Evaluate one more token. False: aborted."""
-        return self._evaluate((token,), logits=True)
-
-    def _evaluate(self, tokens: Sequence[int], *, logits: bool) -> bool:
-        batch, past = self._batch, len(self.tokens)
-        batch.n_tokens = len(tokens)
+        batch, past, count = self._batch, len(self.tokens), len(tokens)
+        batch.n_tokens = count
         for index, token in enumerate(tokens):
             batch.token[index] = token
             batch.pos[index] = past + index
-            batch.logits[index] = 0
-        batch.logits[len(tokens) - 1] = logits
+            batch.logits[index] = index >= count - logits
         if self._abort.is_set():  # a GPU backend does not poll the flag: look between batches
             return False
         result: int = C.llama_decode(self._pointer, batch)
@@ -121,6 +121,56 @@ class Context:
             f"llama.cpp failed while evaluating (code {result})",
             "GEMMA_DEBUG=1 shows llama.cpp's log",
         )
+
+    def lead(self, row: int) -> float:
+        """By how much the best logit of a row exceeds the second best."""
+        import numpy as np
+
+        address = ctypes.cast(C.llama_get_logits_ith(self._pointer, row), ctypes.c_void_p).value
+        raw: Any = (ctypes.c_float * self._n_vocab).from_address(address or 0)
+        logits = np.frombuffer(raw, dtype=np.float32)
+        best = int(logits.argmax())
+        second = max(logits[:best].max(initial=-np.inf), logits[best + 1 :].max(initial=-np.inf))
+        return float(logits[best] - second)
+
+    def checkpoint(self) -> Checkpoint:
+        """A copy of the window layers as they are now."""
+        return Checkpoint(len(self.tokens), self._state(_WINDOW))
+
+    def restore(self, checkpoint: Checkpoint) -> bool:
+        """Go back to a checkpoint of tokens that are still held; False: all is forgotten."""
+        self.rewind(checkpoint.n_past)
+        return self._set_state(checkpoint.window, _WINDOW)
+
+    def state_size(self) -> int:
+        """Bytes that state() would take."""
+        size: int = C.llama_state_seq_get_size_ext(self._pointer, 0, _WHOLE)
+        return size
+
+    def state(self) -> Any:
+        """The KV cache of all layers, as a ctypes array of bytes."""
+        return self._state(_WHOLE)
+
+    def set_state(self, state: Any, tokens: Sequence[int]) -> bool:
+        """Become the context that state() was taken of; False: all is forgotten."""
+        self.rewind(0)
+        self.tokens += tokens
+        return self._set_state(state, _WHOLE)
+
+    def _state(self, flags: int) -> Any:
+        size: int = C.llama_state_seq_get_size_ext(self._pointer, 0, flags)
+        state = (ctypes.c_uint8 * size)()
+        C.llama_state_seq_get_data_ext(self._pointer, state, size, 0, flags)
+        return state
+
+    def _set_state(self, state: Any, flags: int) -> bool:
+        size = len(state)
+        taken: int = C.llama_state_seq_set_data_ext(self._pointer, state, size, 0, flags)
+        last: int = C.llama_memory_seq_pos_max(self._memory, 0)
+        if taken == size and last == len(self.tokens) - 1:
+            return True
+        self.rewind(0)
+        return False
 
     def close(self) -> None:
         if self._pointer:

@@ -11,6 +11,7 @@ import sys
 import types
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemma_cli.errors import EngineError
@@ -57,13 +58,20 @@ else:
         warnings.simplefilter("ignore")  # the bindings' own deprecations are nobody's business
         C = _bindings()
 
-__all__ = ["AbortFlag", "C", "Log"]
+__all__ = ["AbortFlag", "C", "Log", "library_identity"]
 
 _LOG_DEBUG, _LOG_ERROR, _LOG_CONT = 1, 4, 5  # enum ggml_log_level (ggml.h)
 
 
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL("ucrtbase" if sys.platform == "win32" else None)
+
+
+def library_identity() -> str:
+    """Names the build of llama.cpp that is loaded: another one has another file."""
+    path = Path(C.__dict__["_lib"]._name)
+    status = path.stat()
+    return f"{path.name} {status.st_size} {status.st_mtime_ns}"
 
 
 class AbortFlag:

@@ -152,13 +152,16 @@ class Prompt:
     """What the model will see: segments, their token ids, and how an answer is cut out.
 
     stop: strings of the format that end an answer. trim: white space around
-    the answer belongs to the format.
+    the answer belongs to the format. stable: number of tokens that other
+    prompts will probably begin with too (a document before a question); 0: not
+    known.
     """
 
     segments: tuple[Segment, ...]
     tokens: tuple[int, ...]
     stop: tuple[str, ...] = ()
     trim: bool = False
+    stable: int = 0
 
     @property
     def text(self) -> str:
@@ -178,9 +181,17 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
+    """cached_tokens: of the prompt, not evaluated again.
+
+    drafted_tokens, accepted_tokens: guessed and evaluated in a batch, and how
+    many of those were right.
+    """
+
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,5 +277,14 @@ class Engine(Protocol):
         """A text as it is, for the model to continue."""
 
     def generate(self, prompt: Prompt, sampling: Sampling) -> Generation: ...
+
+    def read_ahead(self, messages: Sequence[Message], *, thinking: bool | None = None) -> None:
+        """Prepare for this conversation, whose last message is still being typed.
+
+        Returns at once and changes no answer. The latest call counts.
+        """
+
+    def keep(self, n_past: int | None = None) -> None:
+        """Keep what was evaluated for a later process: n_past tokens of the prompt, or all."""
 
     def close(self) -> None: ...

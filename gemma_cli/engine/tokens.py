@@ -6,7 +6,7 @@ import ctypes
 import itertools
 import re
 from collections.abc import Iterable, Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 from gemma_cli.engine.library import C
@@ -26,6 +26,7 @@ _ORDINARY = re.compile(r"\s+|▁+|</?[a-z]+[1-6]?>")
 _LINE_END = re.compile(r"\n(?=[^\n])")
 _PART, _LONGEST_PART = 16 * 1024, 256 * 1024  # characters
 
+_CONTROL_TEXTS = 256  # more than a template has
 _LONG_PIECE = 64  # bytes; the few tokens that are longer are asked for again
 
 # What a SentencePiece vocabulary writes for a space.
@@ -46,6 +47,8 @@ class Vocabulary:
         self.adds_bos: bool = C.llama_vocab_get_add_bos(pointer)
         self._html_tag = self._find_html_tag()
         self._cache = TokenCache()
+        # llama.cpp looks for each of six thousand control tokens in a text.
+        self._parsed = lru_cache(_CONTROL_TEXTS)(partial(self._tokenize, parse_special=True))
 
     @property
     def pointer(self) -> int:
@@ -99,15 +102,12 @@ class Vocabulary:
         """
         ids: list[int] = []
         for segment in joined(segments):
-            ids += self._control(segment.text) if segment.control else self.plain(segment.text)
+            ids += self._parsed(segment.text) if segment.control else self.plain(segment.text)
         if self.adds_bos and self.bos >= 0:
             while ids[:1] == [self.bos]:
                 del ids[0]
             ids.insert(0, self.bos)
         return tuple(ids)
-
-    def _control(self, text: str) -> list[int]:
-        return self._tokenize(text, parse_special=True)
 
     def plain(self, text: str) -> list[int]:
         """Token ids of somebody's words: no string in them yields a control token.

@@ -23,11 +23,14 @@ KV_BLOCK: dict[KVType, tuple[int, int]] = {"f16": (2, 1), "q8_0": (34, 32), "q4_
 # Tokens evaluated at once. A CPU gains nothing beyond 256 and pays for the
 # attention mask (n_ctx x ubatch) and for longer window caches; a GPU gains.
 CPU_UBATCH, GPU_UBATCH = 256, 512
+# Rows of logits that a batch may ask for: a token and the drafts after it.
+OUTPUTS = 16
 COMFORTABLE_CTX = 32768
 SMALLEST_CTX = 4096
 _MIB = 1 << 20
 _HOST_MARGIN = 256 * _MIB
 _GPU_MARGIN = 1024 * _MIB
+_MOST_FOR_CHECKPOINTS = 1024 * _MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,10 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to load a model here. shares: the host first, then the GPUs together."""
+    """How to load a model here. shares: the host first, then the GPUs together.
+
+    checkpoint_bytes: of host memory for copies of window layers to go back to.
+    """
 
     n_ctx: int
     n_ctx_max: int
@@ -73,6 +79,7 @@ class Plan:
     threads: int
     shares: tuple[Share, ...]
     why: str
+    checkpoint_bytes: int = 0
 
 
 def plan(header: Header, machine: Machine, wishes: Wishes) -> Plan:
@@ -90,7 +97,13 @@ def plan(header: Header, machine: Machine, wishes: Wishes) -> Plan:
         candidate = _plan_for(header, machine, wishes, n_ctx)
     if not _fits(candidate):
         raise _does_not_fit(candidate, header)
-    return replace(candidate, why=_why(candidate, machine, wishes))
+    host = candidate.shares[0]
+    spare = host.device.free - host.needed - _HOST_MARGIN
+    return replace(
+        candidate,
+        why=_why(candidate, machine, wishes),
+        checkpoint_bytes=max(0, min(_MOST_FOR_CHECKPOINTS, spare // 2)),
+    )
 
 
 def kv_bytes(
@@ -116,11 +129,11 @@ def kv_bytes(
 
 
 def compute_bytes(header: Header, n_ctx: int, ubatch: int = CPU_UBATCH) -> int:
-    """Upper estimate of llama.cpp's compute buffer with flash attention and one output row."""
+    """Upper estimate of llama.cpp's compute buffer with flash attention and OUTPUTS output rows."""
     heads = header.n_head * header.head_dim_k
     activations = ubatch * 4 * (3 * header.n_ff + 4 * header.n_embd + 3 * heads)
     mask = 2 * n_ctx * ubatch * 2
-    return activations + mask + 4 * header.n_vocab
+    return activations + mask + 4 * header.n_vocab * OUTPUTS
 
 
 def _head_dims(header: Header, local: bool) -> int:

@@ -1,0 +1,125 @@
+"""Bring a context to a prompt with as little evaluation as possible, and never wrongly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gemma_cli.engine.cache import SPACING, Checkpoints, Reuse, common_prefix, reusable
+from gemma_cli.engine.context import Context
+from gemma_cli.engine.snapshots import Snapshot, Snapshots
+
+# A snapshot on disk is read, and written, for no less: evaluating it is as quick.
+WORTH_KEEPING = 256
+# Newest checkpoints that go into a snapshot: to take back the last turn after a restart.
+_KEPT_CHECKPOINTS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """cached: tokens of the prompt that needed no evaluation. complete: False when stopped."""
+
+    cached: int
+    complete: bool
+
+
+class Evaluation:
+    """The context of one model, its checkpoints in memory and its snapshots on disk.
+
+    budget: bytes for checkpoints.
+    """
+
+    def __init__(
+        self, context: Context, sliding_window: int, budget: int, snapshots: Snapshots | None
+    ) -> None:
+        self.context = context
+        self.checkpoints = Checkpoints(budget if sliding_window else 0)
+        self._window = sliding_window
+        self._snapshots = snapshots
+        self._resumed: tuple[int, ...] | None = None
+
+    def reach(
+        self,
+        prompt: Sequence[int],
+        *,
+        stable: int = 0,
+        logits: bool = True,
+        proceed: Callable[[], bool] = lambda: True,
+    ) -> Reached:
+        """Make the context hold exactly this prompt.
+
+        stable: position up to which other prompts will probably begin the same
+        way; a checkpoint is taken there. proceed: asked between batches.
+        """
+        context = self.context
+        cached = self._go_back(prompt)
+        last = cached
+        while len(context.tokens) < len(prompt):
+            start = len(context.tokens)
+            end = min(start + context.n_batch, len(prompt))
+            if start < stable < end:
+                end = stable
+            wanted = int(logits and end == len(prompt))
+            if not context.evaluate(prompt[start:end], logits=wanted):
+                return Reached(cached, complete=False)
+            if end == stable or end - last >= SPACING:
+                self.mark()
+                last = end
+            if end < len(prompt) and not proceed():
+                return Reached(cached, complete=False)
+        return Reached(cached, complete=True)
+
+    def mark(self) -> None:
+        """Take a checkpoint here, unless one is near."""
+        position = len(self.context.tokens)
+        if self.checkpoints.budget and position and not self.checkpoints.is_near(position):
+            self.checkpoints.add(self.context.checkpoint())
+
+    def _go_back(self, prompt: Sequence[int]) -> int:
+        """Rewind, restore or read from disk; the number of prompt tokens that are then held."""
+        reuse = self._reusable(prompt)
+        if self._snapshots is not None and len(prompt) - reuse.n_past >= WORTH_KEEPING:
+            snapshot = self._snapshots.best(prompt, reuse.n_past + WORTH_KEEPING)
+            if snapshot is not None:
+                self._resume(snapshot)
+                reuse = self._reusable(prompt)
+        self.checkpoints.forget(common_prefix(self.context.tokens, prompt))
+        if reuse.checkpoint is None or self.context.restore(reuse.checkpoint):
+            self.context.rewind(reuse.n_past)
+        return len(self.context.tokens)
+
+    def _reusable(self, prompt: Sequence[int]) -> Reuse:
+        context = self.context
+        return reusable(context.tokens, prompt, context.pos_min(), self._window, self.checkpoints)
+
+    def _resume(self, snapshot: Snapshot) -> None:
+        self.checkpoints.replace(())
+        if len(snapshot.tokens) > self.context.n_ctx:
+            return
+        if self.context.set_state(snapshot.state, snapshot.tokens):
+            self.checkpoints.replace(snapshot.checkpoints)
+            self._resumed = snapshot.tokens
+
+    def keep(self, n_past: int | None = None) -> None:
+        """Write a snapshot of the first n_past tokens, or of all. Raises OSError.
+
+        Where the windows at that position are gone, the nearest checkpoint
+        before it is kept. A snapshot of everything takes the place of the one
+        that the context was resumed from.
+        """
+        context, snapshots = self.context, self._snapshots
+        if snapshots is None:
+            return
+        if n_past is not None and n_past < len(context.tokens):
+            self._go_back([*context.tokens[:n_past], -1])
+        tokens = tuple(context.tokens)
+        if len(tokens) < WORTH_KEEPING or tokens == self._resumed or snapshots.has(tokens):
+            return
+        if context.state_size() > snapshots.largest:
+            return
+        points = [point for point in self.checkpoints if point.n_past < len(tokens)]
+        replaces = self._resumed if n_past is None else None
+        snapshots.keep(
+            Snapshot(tokens, context.state(), tuple(points[-_KEPT_CHECKPOINTS:])), replaces
+        )
+        self._resumed = tokens if n_past is None else None
