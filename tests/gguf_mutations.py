@@ -16,6 +16,18 @@ _EXTREMES = [0, 1, 2, 3, 7, 255, 65535, 2**16, 2**20, 2**31 - 1, 2**31, 2**32 - 
 _EXTREMES += [2**40, 2**62, 2**63 - 1, 2**63, 2**64 - 1]
 _NUMBERS = [0.0, -0.0, 1e-45, -1.0, 1e38, float("inf"), float("-inf"), float("nan")]
 _ODD_TEXTS = [b"", b"\0", b"\xff\xfe", b"\xe2\x96", b"<0x100>", b"<0xZZ>", b"a" * 65536, b"\n" * 99]
+_ARCHITECTURES = [b"gemma", b"gemma2", b"gemma3", b"gemma3n", b"gemma4", b"gemma-embedding"]
+_ARCHITECTURES += [
+    b"gemma4-assistant",
+    b"clip",
+    b"llama",
+    b"qwen3",
+    b"phi3",
+    b"mamba",
+    b"t5",
+    b"bert",
+]
+_ARCHITECTURES += [b"rwkv7", b"deepseek2", b"gpt2", b"olmo2", b"falcon", b"", b"\xff", b"a" * 9999]
 
 
 @dataclass
@@ -253,6 +265,19 @@ def _other_sizes(base: Parsed, chance: random.Random) -> bytes:
     return base.encoded()
 
 
+def _other_architectures(base: Parsed, chance: random.Random) -> bytes:
+    """The same tensors under another model's name, its keys renamed with it or not."""
+    name = chance.choice(_ARCHITECTURES)
+    renamed = chance.random() < 0.8
+    before = next(v for k, _, v in base.keys if k == b"general.architecture")[8:]
+    for index, (key, kind, value) in enumerate(base.keys):
+        if key == b"general.architecture":
+            base.keys[index] = key, kind, _text(name)
+        elif renamed and key.startswith(before + b"."):
+            base.keys[index] = key.replace(before, name, 1), kind, value
+    return base.encoded()
+
+
 _CHANGES: list[Callable[[Parsed, random.Random], bytes]] = [
     _flipped_bits,
     _cut_short,
@@ -267,6 +292,7 @@ _CHANGES: list[Callable[[Parsed, random.Random], bytes]] = [
     _odd_ids,
     _odd_tensors,
     _other_sizes,
+    _other_architectures,
 ]
 
 
