@@ -113,6 +113,14 @@ def test_messages_take_the_place_of_a_prompt(gemma: Gemma, tmp_path: Path) -> No
     assert "\nUser: One\nAssistant: Two\n\nUser: Three\nAssistant:" in text
 
 
+@POSIX_ONLY
+def test_bytes_of_an_argument_that_are_no_utf_8_are_said(home: Env) -> None:
+    command: list[str | bytes] = [*program(), "run", "--show-prompt", "-s", b"S\xff", b"caf\xe9"]
+    done = subprocess.run(command, env=home, capture_output=True, timeout=60, check=True)
+    assert "caf\ufffd" in json.loads(done.stdout)["text"]
+    assert done.stderr.count(b"is not all UTF-8") == 2
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -68,7 +68,7 @@ def chat(
         sampling = opening.sampling_from(chosen.sampling, asked)
         conversation = saved.conversation if saved else Conversation()
         if generation.system is not None or not saved:
-            conversation.system = asked.system or ""
+            conversation.system = opening.argument_text(asked.system or "", "--system")
         journal.model = chosen.installed.name
         if saved:
             journal.resume(saved.summary.id, conversation)

@@ -198,6 +198,11 @@ def decode_text(raw: bytes, source: str) -> str:
     return text
 
 
+def argument_text(text: str, source: str) -> str:
+    """What the command line said as text, as decode_text does: the shell passes bytes on."""
+    return decode_text(text.encode("utf-8", "surrogatepass"), source)
+
+
 def join_prompt(parts: Sequence[str]) -> str:
     """Texts in order with an empty line between; empty ones left out."""
     return "\n\n".join(part for part in parts if part)

@@ -125,7 +125,7 @@ def _conversation(
         return read_messages(_read(messages), messages)
     parts = [_piped(has_prompt=bool(prompt))]
     parts += [_labelled(path, len(files)) for path in files]
-    parts.append(" ".join(prompt))
+    parts.append(opening.argument_text(" ".join(prompt), "the prompt"))
     question = opening.join_prompt(parts)
     if not question.strip():
         given = bool(prompt) or bool(files) or not _is_terminal()
@@ -134,6 +134,7 @@ def _conversation(
 
 
 def _with_system(system: str | None, conversation: list[Message], *, raw: bool) -> list[Message]:
+    from gemma_cli.commands import opening
     from gemma_cli.engine.protocol import Message
 
     if not system or raw:
@@ -142,7 +143,7 @@ def _with_system(system: str | None, conversation: list[Message], *, raw: bool) 
         return conversation
     if conversation[0].role == "system":
         raise UsageError("the system text is given twice: by --messages and by --system")
-    return [Message("system", system), *conversation]
+    return [Message("system", opening.argument_text(system, "--system")), *conversation]
 
 
 def _labelled(path: Path, count: int) -> str:
