@@ -147,6 +147,38 @@ def test_no_order_of_tokens_lets_a_mark_through(
         assert mark not in answer
 
 
+@pytest.fixture(scope="module")
+def gemma3(demo_gguf: Path) -> Iterator[Vocabulary]:
+    """The real vocabulary of Gemma 3."""
+    with open_vocabulary(demo_gguf) as found:
+        yield found
+
+
+def test_html_does_not_end_an_answer_and_the_end_of_turn_does(gemma3: Vocabulary) -> None:
+    html = "<p><s>struck</s> and <b>bold</b></s></p>\n"
+    end = gemma3.special("<end_of_turn>")
+    assert end is not None
+    ids = [*gemma3.plain(html), end, *gemma3.plain("more")]
+    assert heard(gemma3, ids) == ("", html)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    text=st.text(st.characters(codec="utf-8") | st.sampled_from("👩‍👩‍👧🏳️‍🌈\n <s>▁"), max_size=60)
+)
+def test_an_answer_is_heard_as_it_was_said(gemma3: Vocabulary, text: str) -> None:
+    assert heard(gemma3, gemma3.plain(text)) == ("", text)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    text=st.text(st.sampled_from("ab \n<>/sé👍"), max_size=40),
+    stop=st.text(st.sampled_from("ab \n<>/sé👍"), min_size=1, max_size=4),
+)
+def test_stop_strings_work_across_real_tokens(gemma3: Vocabulary, text: str, stop: str) -> None:
+    assert heard(gemma3, gemma3.plain(text), [stop]) == ("", text.split(stop)[0])
+
+
 def test_it_costs_a_token_nothing_to_speak_of(vocabulary: Vocabulary, texts: list[str]) -> None:
     """Well below 0.05 ms, where a token takes a fast small model 10 ms."""
     answer = AnswerText(vocabulary, Prompt((), ()), ["\nUser:", "STOP"])
