@@ -7,7 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import pytest
@@ -257,6 +257,40 @@ def test_commands_change_what_follows() -> None:
     assert any("was not saved" in text for text in writer.said)
     assert "since the start 2 answered" in writer.said[-1]
     assert session.answers == 2
+
+
+def test_every_way_of_sampling_can_be_set_and_shown() -> None:
+    engine = FakeEngine()
+    typed = [
+        "/set presence_penalty 0.5", "/set dry-multiplier 0.8", "/set xtc_probability 0.1",
+        '/set logit_bias 5=-1 "two words"=2 x=1', '/set stop ["END", " stop"]', "hi",
+        "/set", "/set logit_bias none", "/set stop Once upon", "again", "/set stop none", "end",
+    ]  # fmt: skip
+    code, writer, _ = run(engine, *typed)
+    assert code == 0
+    assert writer.errors == []
+    first, second, third = engine.samplings
+    assert (first.presence_penalty, first.dry_multiplier, first.xtc_probability) == (0.5, 0.8, 0.1)
+    assert first.logit_bias == ((5, -1.0), ("two words", 2.0), ("x", 1.0))
+    assert first.stop == ("END", " stop")
+    assert (second.logit_bias, second.stop, third.stop) == ((), ("Once upon",), ())
+    shown = next(text for text in writer.said if text.count("\n") > 10)
+    assert 'logit_bias         5=-1 "two words"=2 "x"=1' in shown
+    assert 'stop               ["END", " stop"]' in shown
+    names = [line.split()[0] for line in shown.splitlines()]
+    assert set(names) == {field.name for field in fields(Sampling)} - {"schema"}
+
+
+@pytest.mark.parametrize(
+    "typed", ["/set presence_penalty -1", "/set logit_bias 5", "/set stop []x"]
+)
+def test_what_is_set_is_read_as_on_the_command_line(typed: str) -> None:
+    _, writer, session = run(FakeEngine(), typed)
+    if "stop" in typed:  # no list: a text as it is
+        assert session.sampling.stop == ("[]x",)
+    else:
+        assert len(writer.errors) == 1
+        assert session.sampling == Sampling()
 
 
 @pytest.mark.parametrize(

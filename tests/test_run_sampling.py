@@ -76,6 +76,15 @@ def test_json_that_was_cut_is_said_to_be(gemma: Gemma) -> None:
 
 
 @pytest.mark.usefixtures("with_demo")
+def test_a_stop_string_within_json_leaves_it_incomplete(gemma: Gemma) -> None:
+    done = gemma(*ASK, "--schema", '{"const": "red apple"}', "--stop", "apple", "--json")
+    report = json.loads(done.stdout)
+    assert (report["text"], report["stop_reason"]) == ('"red ', "end")
+    assert "parsed" not in report
+    assert "does not satisfy the schema" in done.stderr
+
+
+@pytest.mark.usefixtures("with_demo")
 def test_stop_strings_and_biases(gemma: Gemma, with_demo: Env) -> None:
     ask = ("run", "-m", DEMO, "--raw", "1 2 3 4", "-t", "0", "-n", "12")
     plain = gemma(*ask)

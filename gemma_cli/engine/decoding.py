@@ -91,6 +91,11 @@ class Decoding:
             for piece in self._text.finish():
                 self._put(piece)
 
+    @property
+    def cut(self) -> bool:
+        """A stop string ended the answer: the last tokens are not all in its text."""
+        return self._text.stopped
+
     def _say(self, token: int) -> None:
         self.tokens.append(token)
         for piece in self._text.push(token):

@@ -381,7 +381,7 @@ class LlamaEngine:
                 limit = min(room, answer.sampling.max_tokens or room)
                 reason = decoding.run(limit, self._after_first_token)
                 first = decoding.first or time.perf_counter()
-            satisfied = sampler.complete
+            satisfied = sampler.complete and not decoding.cut
         finally:
             sampler.close()
         end = time.perf_counter()
