@@ -163,6 +163,7 @@ def test_a_template_is_asked_whether_it_knows_of_thinking() -> None:
     assert not JinjaTemplate(GEMMA_3).thinks
     assert not JinjaTemplate("{# enable_thinking #}" + GEMMA_3).thinks
     assert text_of(JinjaTemplate(GEMMA_3).render(TALK, True)) == TURNS
+    assert not JinjaTemplate("{{ enable_thinking }}{% for %}").thinks
 
 
 @pytest.mark.parametrize(
@@ -202,6 +203,8 @@ def test_a_template_that_differs_is_never_replaced() -> None:
     talk = long_talk(20)
     assert text_of(template.render(talk, True)) == text_of(other.render(talk, True))
     assert "<|think|> please" in text_of(template.render(talk, True))
+    # Without thinking there is no difference, and a long talk takes no time.
+    assert text_of(template.render(long_talk(1000))).count("<turn|>") == 2001
     strict = JinjaTemplate(GEMMA_1_AND_2)
     odd = [*long_talk(20), Message("user", "again")]
     with pytest.raises(TemplateError, match="roles must take turns"):

@@ -113,7 +113,7 @@ class GenerationOptions:
             "--think/--no-think",
             envvar="GEMMA_THINK",
             help="Let a model that can think do so before it answers. Thoughts are no part of "
-            "the answer: they are shown on the terminal only.",
+            "the answer: they are seen on a terminal, or in the JSON of gemma run.",
         ),
     ] = None
     ctx: Annotated[

@@ -8,12 +8,12 @@ same, it takes the template's place.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 
 from gemma_cli.engine.protocol import Message, Role, Segment
 from gemma_cli.engine.template import JinjaTemplate
 from gemma_cli.engine.tokens import joined
 from gemma_cli.engine.turns import Template
+from gemma_cli.errors import TemplateError
 
 _LONG = 24  # messages
 # White space shows whether texts are trimmed; what else they say no template sees.
@@ -33,6 +33,7 @@ class LongTalks:
     def __init__(self, template: JinjaTemplate, own: Template) -> None:
         self._template, self._own = template, own
         self.stop = template.stop
+        self._equal: dict[bool | None, bool] = {}
 
     @property
     def thinks(self) -> bool:
@@ -41,23 +42,26 @@ class LongTalks:
     def render(
         self, messages: Sequence[Message], thinking: bool | None = None, /
     ) -> tuple[Segment, ...]:
-        if len(messages) > _LONG and _takes_turns(messages) and self._are_equal:
+        if len(messages) > _LONG and _takes_turns(messages) and self._are_equal(thinking):
             return self._own.render(messages, thinking)
         return self._template.render(messages, thinking)
 
-    @cached_property
-    def _are_equal(self) -> bool:
-        """Do both make the same of short talks of every kind?
+    def _are_equal(self, thinking: bool | None) -> bool:
+        """Do both make the same of short talks of every kind? Tried once.
 
         A template knows of a talk only its roles and their number (JinjaTemplate).
         """
-        talks = [[Message(role, _SAID) for role in roles] for roles in _TALKS]
-        return all(
-            self._without_bos(self._template.render(talk, thinking))
-            == joined(self._own.render(talk, thinking))
-            for talk in talks
-            for thinking in (None, False, True)
-        )
+        if thinking not in self._equal:
+            talks = [[Message(role, _SAID) for role in roles] for roles in _TALKS]
+            try:
+                self._equal[thinking] = all(
+                    self._without_bos(self._template.render(talk, thinking))
+                    == joined(self._own.render(talk, thinking))
+                    for talk in talks
+                )
+            except TemplateError:  # it refuses one of them
+                self._equal[thinking] = False
+        return self._equal[thinking]
 
     def _without_bos(self, segments: Sequence[Segment]) -> list[Segment]:
         """The tokenizer sees to BOS, whether the template does or not."""

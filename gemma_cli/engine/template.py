@@ -56,7 +56,10 @@ class JinjaTemplate:
         if _THINKING not in self._source:
             return False
         words = [Message("user", "x")]
-        return self.render(words, True) != self.render(words, False)
+        try:
+            return self.render(words, True) != self.render(words, False)
+        except TemplateError:
+            return False  # whoever renders with it is told why
 
     def render(
         self, messages: Sequence[Message], thinking: bool | None = None, /
