@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +74,17 @@ def answer(written: WrittenLogits, sampling: Sampling, seed: int, most: int = 30
         said += vocabulary.piece(token)
     sampler.close()
     return None
+
+
+def test_a_grammar_that_nobody_waited_for_keeps_no_vocabulary(demo_gguf: Path) -> None:
+    """Closing waits until the vocabulary is no longer read, and nothing holds it afterwards."""
+    model = Model(demo_gguf, 0, vocab_only=True)
+    held = weakref.ref(model.vocabulary)
+    Sampler(Sampling(schema="true"), model.vocabulary).close()
+    model.close()
+    del model
+    gc.collect()
+    assert held() is None
 
 
 def test_control_tokens_are_no_text_and_an_html_tag_is(vocabulary: Vocabulary) -> None:

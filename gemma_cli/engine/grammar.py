@@ -68,22 +68,27 @@ class _Tokenizer:
     """llguidance's view of a vocabulary, built in a thread: 0.5 s, most of it for its trie."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        self._vocabulary = vocabulary
         self._built: LLTokenizer | None = None
         self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._build, name="grammar", daemon=True)
+        self._thread = threading.Thread(
+            target=self._build, args=(vocabulary,), name="grammar", daemon=True
+        )
         self._thread.start()
 
-    def get(self) -> LLTokenizer:
-        """Waits for it."""
+    def wait(self) -> None:
+        """Until the vocabulary is no longer read."""
         self._thread.join()
+
+    def get(self) -> LLTokenizer:
+        """Waits for it; raises what went wrong."""
+        self.wait()
         if self._built is None:
             raise self._failure or AssertionError("a thread that ended left nothing")
         return self._built
 
-    def _build(self) -> None:
+    def _build(self, vocabulary: Vocabulary) -> None:
         try:
-            self._built = _tokenizer(self._vocabulary)
+            self._built = _tokenizer(vocabulary)
         except BaseException as failure:  # the thread that asks raises it
             self._failure = failure
 
@@ -192,6 +197,10 @@ class Grammar:
     def complete(self) -> bool:
         """The answer so far satisfies the schema."""
         return self._begun and bool(self._matcher.is_accepting())
+
+    def close(self) -> None:
+        """The model may be freed after this."""
+        self._tokenizer.wait()
 
     def forced(self) -> list[int]:
         """The tokens that must follow, as far as there is only one way on."""

@@ -116,6 +116,8 @@ class Sampler:
         return None if self._grammar is None else self._grammar.complete
 
     def close(self) -> None:
+        if self._grammar is not None:
+            self._grammar.close()
         for chain in self._chains:
             if chain is not None:
                 C.llama_sampler_free(chain)
