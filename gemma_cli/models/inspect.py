@@ -48,8 +48,12 @@ def check_language_model(path: Path, header: Header) -> None:
     name, architecture = path.name, header.architecture
     if architecture in _NO_TEXT:
         raise ModelFileError(f"{name} is {_NO_TEXT[architecture]}, not a language model")
-    if not architecture or not header.n_layers or not header.tokenizer_model:
+    if not architecture or not header.tokenizer_model:
         raise ModelFileError(f"{name} holds no language model (no layers or no tokenizer)")
+    if not header.n_layers:
+        raise ModelFileError(
+            f"{name} has no layers, or an unknown model architecture: {architecture!r}"
+        )
     if header.n_vocab == 0:
         raise ModelFileError(f"{name} has a tokenizer without tokens")
     if header.n_ctx_train == 0:
