@@ -42,6 +42,7 @@ class Settings:
     threads: str | None = None
     kv_type: str | None = None
     lora: list[str] | None = None
+    kv_cache: str | None = None
 
 
 def settings_file() -> Path:
@@ -103,4 +104,5 @@ _ACCEPTED: dict[str, tuple[str, tuple[type, ...]]] = {
     "lora": _TEXTS,
     "gpu_layers": _COUNT_OR_WORD,
     "threads": _COUNT_OR_WORD,
+    "kv_cache": ("an amount of memory", (int, str)),
 }

@@ -116,7 +116,7 @@ def test_going_back_to_any_depth_agrees_with_a_fresh_prefill(
 def test_regenerating_evaluates_one_token_only(
     evaluation: Evaluation, model: Model, text: list[int]
 ) -> None:
-    prompt = text[:900]
+    prompt = [*text[:900], *model.vocabulary.plain("\n\n1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,")]
     evaluation.reach(prompt)
     evaluation.mark()
     first = logits(evaluation.context, model.vocabulary.size)

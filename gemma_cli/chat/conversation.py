@@ -152,6 +152,13 @@ class Conversation:
         shown = [Message(turn.role, turn.text) for pair in self.exchanges()[skip:] for turn in pair]
         return [Message("system", self.system), *shown] if self.system else shown
 
+    def upcoming(self, typed: str, skip: int = 0) -> list[Message]:
+        """As messages() will be once that is sent; a question without an answer is passed over."""
+        answered = [pair for pair in self.exchanges() if len(pair) == 2]
+        shown = [Message(turn.role, turn.text) for pair in answered[skip:] for turn in pair]
+        system = [Message("system", self.system)] if self.system else []
+        return [*system, *shown, Message("user", typed)]
+
     def _new_id(self, now: float) -> int:
         # Milliseconds, then random bits: two programs may write to one history.
         fresh = (int(now * 1000) << _RANDOM_BITS) | secrets.randbits(_RANDOM_BITS)

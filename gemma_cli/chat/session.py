@@ -28,6 +28,16 @@ class Session:
     answer_tokens: int = 0
     # Questions that have left the context window, told already.
     left: set[int] = field(default_factory=set)
+    # While a turn is typed, its beginning is evaluated.
+    reads_ahead: bool = True
+
+    def typing(self, text: str) -> None:
+        """Somebody types the next turn and has come so far."""
+        if not self.reads_ahead or text.startswith("/"):
+            return
+        typed = text.removeprefix('"""')
+        messages = self.conversation.upcoming(typed, len(self.left))
+        self.engine.read_ahead(messages, thinking=self.thinking)
 
     def begin_afresh(self) -> int | None:
         """An empty conversation with the same system text; the id of the old one, if saved."""

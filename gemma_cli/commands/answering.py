@@ -7,10 +7,11 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gemma_cli.engine.cache import common_prefix
 from gemma_cli.engine.protocol import Done, Engine, Generation, Message, Prompt, Sampling
 from gemma_cli.errors import ExitCode, GemmaError
 from gemma_cli.terminal.sanitize import clean
@@ -19,6 +20,10 @@ from gemma_cli.terminal.thoughts import Thoughts, ThoughtsAndAnswer, View
 if TYPE_CHECKING:
     from gemma_cli.models.gguf import Header
     from gemma_cli.models.store import InstalledModel
+
+
+# Tokens; a shorter prompt is evaluated as quickly as it is found again.
+_LONG_PROMPT = 256
 
 
 class Answering:
@@ -37,6 +42,7 @@ class Answering:
         self._thinking = thinking
         self._text: list[str] = []
         self._thoughts: list[str] = []
+        self.reusable_tokens = 0  # of the prompt, that another question may begin with
 
     def answer(
         self,
@@ -44,8 +50,13 @@ class Answering:
         conversation: Sequence[Message],
         raw: str | None,
         sampling: Sampling,
+        question: str = "",
     ) -> int:
-        """Write the answer; the exit code. raw: a text to continue in place of the conversation."""
+        """Write the answer; the exit code. raw: a text to continue in place of the conversation.
+
+        question: what the last message or raw ends with, after a text that
+        others may be asked about too.
+        """
         engine = self._engine
         if self._thinking:
             _check_thinks(raw is not None, thinks=engine.info().thinks)
@@ -54,6 +65,8 @@ class Answering:
             if raw is not None
             else engine.render(conversation, thinking=self._thinking)
         )
+        prompt = self._with_stable_part(prompt, conversation, raw, question)
+        self.reusable_tokens = prompt.stable or len(prompt.tokens)
         generation = engine.generate(prompt, sampling)
         try:
             with _ctrl_c_cancels(generation):
@@ -72,6 +85,25 @@ class Answering:
             self._end_line()
         self._tell(done, sampling)
         return ExitCode.CANCELLED if done.stop_reason == "cancelled" else ExitCode.OK
+
+    def _with_stable_part(
+        self, prompt: Prompt, conversation: Sequence[Message], raw: str | None, question: str
+    ) -> Prompt:
+        """Mark what stays the same when another question is asked about a long text."""
+        if not question or len(prompt.tokens) < _LONG_PROMPT:
+            return prompt
+        # Another question shows where this one begins, in tokens.
+        said = raw if raw is not None else conversation[-1].text
+        other = said.removesuffix(question) + "?"
+        prompted = (
+            self._engine.raw(other)
+            if raw is not None
+            else self._engine.render(
+                [*conversation[:-1], Message("user", other)], thinking=self._thinking
+            )
+        )
+        stable = common_prefix(prompt.tokens, prompted.tokens)
+        return replace(prompt, stable=stable) if stable >= _LONG_PROMPT else prompt
 
     def _stream(self, generation: Generation) -> Done:
         with closing(self._views()) as views:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gemma_cli.commands import options
-from gemma_cli.errors import UsageError
+from gemma_cli.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from gemma_cli.chat.history import History, SavedChat
@@ -42,6 +42,14 @@ def chat(
     plain: Annotated[
         bool, typer.Option("--plain", help="Plain text, nothing redrawn (for screen readers).")
     ] = False,
+    read_ahead: Annotated[
+        bool,
+        typer.Option(
+            "--read-ahead/--no-read-ahead",
+            envvar="GEMMA_READ_AHEAD",
+            help="Evaluate a message while it is being typed.",
+        ),
+    ] = True,
     generation: options.GenerationOptions,
 ) -> None:
     """Talk with a model. Every turn is saved as it happens."""
@@ -77,7 +85,9 @@ def chat(
             writer.say(notice)
         # Closed on every way out: a thread inside llama.cpp must not outlive the interpreter.
         adapters = opening.adapters_from(asked, chosen.header)
-        with closing(opening.start_engine(chosen, wishes, adapters)) as engine:
+        snapshots = None if no_history else opening.snapshot_place(chosen, settings)
+        started = opening.start_engine(chosen, wishes, adapters, snapshots)
+        with closing(started) as engine:
             session = Session(
                 engine,
                 chosen.installed.name,
@@ -86,8 +96,11 @@ def chat(
                 sampling,
                 chosen.installed.sha256,
                 asked.think,
+                reads_ahead=read_ahead,
             )
             code = talk(session, journal, writer, saved, plain=plain, keep=not no_history)
+            if code == ExitCode.OK:
+                opening.keep_state(engine)
     raise typer.Exit(code)
 
 
@@ -170,6 +183,7 @@ def _reader(
         completions,
         journal.inputs if keep else lambda: typed[::-1],
         journal.remember_input if keep else forget,
+        session.typing,
         plain=plain,
         colour=wants_colour(),
     )

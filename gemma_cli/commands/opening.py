@@ -16,10 +16,14 @@ from gemma_cli.settings import Settings
 if TYPE_CHECKING:
     from gemma_cli.engine.llama import LlamaEngine
     from gemma_cli.engine.protocol import Sampling
+    from gemma_cli.engine.snapshots import SnapshotPlace
     from gemma_cli.machine.memory import Plan, Wishes
     from gemma_cli.models.adapter import Adapter
     from gemma_cli.models.gguf import Header
     from gemma_cli.models.store import InstalledModel
+
+
+_KV_CACHE_BYTES = 4 << 30  # on disk, of all models together
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,12 @@ def plan_for(header: Header, wishes: Wishes) -> Plan:
 
 
 def start_engine(
-    chosen: ChosenModel, wishes: Wishes, adapters: Sequence[Adapter] = ()
+    chosen: ChosenModel,
+    wishes: Wishes,
+    adapters: Sequence[Adapter] = (),
+    snapshots: SnapshotPlace | None = None,
+    *,
+    speculate: bool = True,
 ) -> LlamaEngine:
     """An engine by the plan for this machine; it returns at once and loads in its own thread.
 
@@ -115,7 +124,42 @@ def start_engine(
             file=sys.stderr,
         )
     admit(chosen.installed.path, lambda: False)  # here: what it says must not fall into a prompt
-    return LlamaEngine(chosen.installed.path, chosen.header, plan, adapters=adapters)
+    return LlamaEngine(
+        chosen.installed.path,
+        chosen.header,
+        plan,
+        adapters=adapters,
+        snapshots=snapshots,
+        speculate=speculate,
+    )
+
+
+def snapshot_place(chosen: ChosenModel, settings: Settings) -> SnapshotPlace | None:
+    """Where evaluated prompts are kept on disk; None when that is switched off."""
+    from gemma_cli.engine.snapshots import SnapshotPlace
+    from gemma_cli.machine.sizes import parse_size
+    from gemma_cli.paths import cache_dir
+
+    asked = os.environ.get("GEMMA_KV_CACHE") or settings.kv_cache
+    limit = parse_size("GEMMA_KV_CACHE", asked) if asked else _KV_CACHE_BYTES
+    if not limit:
+        return None
+    installed = chosen.installed
+    status = installed.path.stat()
+    model = installed.sha256 or f"{installed.path} {status.st_size} {status.st_mtime_ns}"
+    return SnapshotPlace(cache_dir() / "kv", model, limit)
+
+
+def keep_state(engine: LlamaEngine, n_past: int | None = None) -> None:
+    """Keep the evaluated prompt on disk; said if that fails, for the next start will be slower."""
+    try:
+        engine.keep(n_past)
+    except OSError as error:
+        print(
+            f"gemma: the evaluated prompt could not be kept ({error}): it will be evaluated again. "
+            "GEMMA_KV_CACHE=0 keeps none",
+            file=sys.stderr,
+        )
 
 
 def adapters_from(asked: GenerationOptions, base: Header) -> tuple[Adapter, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gemma_cli.commands import options
-from gemma_cli.errors import UsageError
+from gemma_cli.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +42,13 @@ def run(
     json_object: Annotated[
         bool, typer.Option("--json-object", help="Answer with one JSON object, whatever is in it.")
     ] = False,
+    cache: Annotated[
+        bool,
+        typer.Option(
+            "--cache/--no-cache",
+            help="Keep a long evaluated prompt on disk, for another question about it.",
+        ),
+    ] = True,
     stats: Annotated[bool, typer.Option("--stats", help="Tokens and speed on stderr.")] = False,
     files: Annotated[
         list[Path] | None,
@@ -75,6 +82,7 @@ def run(
     chosen = opening.choose_model(model, settings)
     sampling = replace(opening.sampling_from(chosen.sampling, asked), schema=wanted)
     text = conversation[-1].text if raw else None
+    question = " ".join(prompt or []) if messages is None else conversation[-1].text
     if show_prompt:
         print_prompt(chosen.header, chosen.installed.path, conversation, text, thinking=asked.think)
         return
@@ -82,10 +90,13 @@ def run(
     if notice:
         print(f"gemma: {notice} --raw continues your text as it is.", file=sys.stderr)
     adapters = opening.adapters_from(asked, chosen.header)
-    engine = opening.start_engine(chosen, wishes, adapters)
+    snapshots = opening.snapshot_place(chosen, settings) if cache else None
+    engine = opening.start_engine(chosen, wishes, adapters, snapshots)
     try:
         answering = Answering(engine, as_json=as_json, stats=stats, thinking=asked.think)
-        code = answering.answer(chosen.installed, conversation, text, sampling)
+        code = answering.answer(chosen.installed, conversation, text, sampling, question)
+        if code == ExitCode.OK:
+            opening.keep_state(engine, answering.reusable_tokens)
     except BaseException:
         engine.close()  # a thread inside llama.cpp must not outlive the interpreter
         raise

@@ -100,12 +100,12 @@ class Evaluation:
             self.checkpoints.replace(snapshot.checkpoints)
             self._resumed = snapshot.tokens
 
-    def keep(self, n_past: int | None = None) -> None:
+    def keep(self, n_past: int | None = None, *, continues: bool = False) -> None:
         """Write a snapshot of the first n_past tokens, or of all. Raises OSError.
 
         Where the windows at that position are gone, the nearest checkpoint
-        before it is kept. A snapshot of everything takes the place of the one
-        that the context was resumed from.
+        before it is kept. continues: it takes the place of the one that the
+        context was resumed from.
         """
         context, snapshots = self.context, self._snapshots
         if snapshots is None:
@@ -118,8 +118,8 @@ class Evaluation:
         if context.state_size() > snapshots.largest:
             return
         points = [point for point in self.checkpoints if point.n_past < len(tokens)]
-        replaces = self._resumed if n_past is None else None
+        replaces = self._resumed if continues else None
         snapshots.keep(
             Snapshot(tokens, context.state(), tuple(points[-_KEPT_CHECKPOINTS:])), replaces
         )
-        self._resumed = tokens if n_past is None else None
+        self._resumed = tokens

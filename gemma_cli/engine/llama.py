@@ -13,7 +13,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,18 +38,10 @@ if TYPE_CHECKING:
     from gemma_cli.engine.decoding import Decoding
     from gemma_cli.engine.library import AbortFlag
     from gemma_cli.engine.sampling import Sampler
+    from gemma_cli.engine.snapshots import SnapshotPlace
 
 # A person who types is given so long to go on before what they typed is evaluated.
 _TYPING_PAUSE_S = 0.15
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotPlace:
-    """Where KV states are kept on disk. model: identifies the weights; limit: bytes."""
-
-    folder: Path
-    model: str
-    limit: int
 
 
 class Answer:
@@ -140,6 +131,7 @@ class LlamaEngine:
         self._keeps: deque[_Keep] = deque()
         self._ahead: _ReadAhead | None = None
         self._current: Answer | _ReadAhead | None = None
+        self._spoken = 0  # tokens that the context held after the last answer
         self._thread = threading.Thread(target=self._work, name="llama", daemon=True)
         self._thread.start()
 
@@ -349,7 +341,10 @@ class LlamaEngine:
 
     def _keep_or_fail(self, wish: _Keep) -> None:
         try:
-            self._evaluation.keep(wish.n_past)
+            if wish.n_past is None:
+                self._evaluation.keep(self._spoken or None, continues=True)
+            else:
+                self._evaluation.keep(wish.n_past)
         except BaseException as failure:  # the caller's thread raises it
             wish.failure = failure
         wish.done.set()
@@ -361,6 +356,7 @@ class LlamaEngine:
             answer.put(failure)
         else:
             self._evaluation.mark()
+            self._spoken = len(self._context.tokens)
 
     def _answer(self, answer: Answer) -> Done:
         from gemma_cli.engine.sampling import Sampler

@@ -45,6 +45,7 @@ class PromptReader:
 
     complete: (line so far) -> (replacement of its last word, meaning).
     inputs: what was typed before, the latest first; remember: keeps a new one.
+    typing: hears what is typed as it grows, and nothing at each new prompt.
     plain: no toolbar, no placeholder, nothing that moves (screen readers).
     """
 
@@ -56,10 +57,12 @@ class PromptReader:
         complete: Callable[[str], Iterable[tuple[str, str]]],
         inputs: Callable[[], list[str]],
         remember: Callable[[str], None],
+        typing: Callable[[str], None] = lambda _text: None,
         plain: bool = False,
         colour: bool = True,
     ) -> None:
         self._gauge = gauge
+        self._typing = typing
         self._plain = plain
         self._pasted = False
         self._interrupted = False
@@ -128,6 +131,7 @@ class PromptReader:
     def _on_start(self) -> None:
         if self._interrupted:
             get_app().create_background_task(self._leave_at_once())
+        self._typing("")
         if not self._plain and self._gauge().loaded < 1.0:
             get_app().create_background_task(self._refresh_while_loading())
 
@@ -142,6 +146,7 @@ class PromptReader:
     def _on_text_changed(self, buffer: Buffer) -> None:
         if not buffer.text:
             self._pasted = False
+        self._typing(buffer.text)
 
     def _bindings(self) -> KeyBindings:
         bindings = KeyBindings()
