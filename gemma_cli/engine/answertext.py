@@ -12,6 +12,7 @@ from gemma_cli.engine.tokens import Vocabulary
 # The channel for those who hear the model, by its name; any other is for thoughts.
 _ANSWER_CHANNEL = b"final"
 _LONGEST_NAME = 32  # bytes
+_BORDERS = (Mark.CHANNEL, Mark.CHANNEL_END, Mark.TURN)
 
 
 class AnswerText:
@@ -53,11 +54,13 @@ class AnswerText:
 
     def _is_open(self, prompt: Sequence[int]) -> bool:
         """Does the prompt end within a thought?"""
-        for token in reversed(prompt) if self._marks else ():
-            mark = self._marks.get(token)
-            if mark in (Mark.CHANNEL, Mark.CHANNEL_END, Mark.TURN):
-                return mark is Mark.CHANNEL
-        return False
+        borders = {token for token, mark in self._marks.items() if mark in _BORDERS}
+        last = (
+            next((token for token in reversed(prompt) if token in borders), None)
+            if borders
+            else None
+        )
+        return last is not None and self._marks[last] is Mark.CHANNEL
 
     def _marked(self, mark: Mark) -> Sequence[Piece]:
         if mark is Mark.QUOTE:

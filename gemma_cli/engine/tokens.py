@@ -45,10 +45,10 @@ class Vocabulary:
         self.size: int = C.llama_vocab_n_tokens(pointer)
         self.bos: int = C.llama_vocab_bos(pointer)
         self.adds_bos: bool = C.llama_vocab_get_add_bos(pointer)
-        self._html_tag = self._find_html_tag()
         self._cache = TokenCache()
         # llama.cpp looks for each of six thousand control tokens in a text.
         self._parsed = lru_cache(_CONTROL_TEXTS)(partial(self._tokenize, parse_special=True))
+        self._html_tag = self._find_html_tag()
 
     @property
     def pointer(self) -> int:
@@ -66,7 +66,7 @@ class Vocabulary:
 
     def special(self, name: str) -> int | None:
         """The one token that control text of that name is, if there is one."""
-        ids = self._tokenize(name, parse_special=True)
+        ids = self._parsed(name)
         return ids[0] if len(ids) == 1 else None
 
     def special_tokens(self) -> set[int]:
