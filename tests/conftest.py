@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +32,14 @@ def program() -> list[str]:
     """The command that starts gemma: the installed script beside this Python."""
     script = shutil.which("gemma", path=str(Path(sys.executable).parent))
     return [script] if script else [sys.executable, "-m", "gemma_cli"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _home_of_this_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests make the program's modules remember in this process is not the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEMMA_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from gemma_cli import __version__, paths
 
+_MOST_RECORDS = 256
+
 
 def admit(path: Path, stopped: Callable[[], bool]) -> None:
     """Return if the file (with the other parts of its split set) can be loaded.
@@ -34,8 +36,7 @@ def admit(path: Path, stopped: Callable[[], bool]) -> None:
     _check_headers(path, parts)
     probe(path, stopped)
     with contextlib.suppress(OSError):
-        paths.private_dir(record.parent)
-        record.write_text(state, encoding="utf-8")
+        _remember(record, state)
 
 
 def parts_of(path: Path) -> list[Path]:
@@ -55,6 +56,14 @@ def _state(parts: list[Path]) -> str:
             stat = part.stat()
             facts.append(f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ino}")
     return "\n".join(facts)
+
+
+def _remember(record: Path, state: str) -> None:
+    folder = paths.private_dir(record.parent)
+    record.write_text(state, encoding="utf-8")
+    oldest_first = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime)
+    for file in oldest_first[:-_MOST_RECORDS]:
+        file.unlink(missing_ok=True)
 
 
 def _is_published(path: Path) -> bool:
