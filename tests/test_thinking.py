@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import Env, Gemma, program
 from tests.scripted_model import gemma4_tokenizer, scripted_gemma4
+from tests.test_template import GEMMA_4
 
 SAYS = ["<|channel>", "thought\n", "Hmm", " let", " me see.\n", "<channel|>", "Hello", " you", "!"]
 THOUGHTS, ANSWER = "Hmm let me see.", "Hello you!"
@@ -53,6 +54,18 @@ def test_what_each_size_is_shown(gemma: Gemma, large: Path, small: Path) -> None
         assert shown(gemma, model, "--think")["text"] == thinks + asks
         system = shown(gemma, model, "--think", "-s", " Be brief. ")["text"]
         assert system == "<|turn>system\n<|think|>\nBe brief.<turn|>\n" + asks
+
+
+def test_the_template_in_the_file_is_asked_the_same(
+    gemma: Gemma, large: Path, tmp_path: Path
+) -> None:
+    model = scripted_gemma4(tmp_path / "gemma-4-it.gguf", SAYS, template=GEMMA_4)
+    for options in ((), ("--think",), ("--no-think", "-s", "Be brief.")):
+        own, theirs = shown(gemma, large, *options), shown(gemma, model, *options)
+        assert theirs["text"] == "<bos>" + own["text"]
+        assert theirs["tokens"] == own["tokens"]
+    answer = json.loads(gemma("run", "-m", str(model), "--json", "--think", "Hi").stdout)
+    assert (answer["thoughts"], answer["text"]) == (THOUGHTS, ANSWER)
 
 
 def test_an_earlier_thought_is_not_shown_again(gemma: Gemma, large: Path) -> None:

@@ -54,12 +54,10 @@ class AnswerText:
 
     def _is_open(self, prompt: Sequence[int]) -> bool:
         """Does the prompt end within a thought?"""
+        if not self._marks:
+            return False
         borders = {token for token, mark in self._marks.items() if mark in _BORDERS}
-        last = (
-            next((token for token in reversed(prompt) if token in borders), None)
-            if borders
-            else None
-        )
+        last = next((token for token in reversed(prompt) if token in borders), None)
         return last is not None and self._marks[last] is Mark.CHANNEL
 
     def _marked(self, mark: Mark) -> Sequence[Piece]:
