@@ -262,7 +262,7 @@ def test_a_pipe(home: Env) -> None:
     assert ended.returncode == 0
     assert ended.stdout.decode() == "**Hello**\nYou said: bad \ufffd byte\nYou said: two\nlines\n"
     assert b"not all UTF-8" in ended.stderr
-    assert re.search(rb"seed +3\n", done.stderr)
+    assert re.search(rb"seed +3\n", ended.stderr)
     assert piped(home, b"/nothing\n").returncode == 2
 
 
