@@ -110,6 +110,15 @@ def test_the_program_says_it_in_a_line(
         assert len(done.stderr.splitlines()) == 2
 
 
+def test_an_odd_vocabulary_still_answers(
+    gemma: Gemma, tmp_path: Path, tiny: Path, parsed: Parsed
+) -> None:
+    """A seed that makes "▁the" a token that users may not type."""
+    path = hostile(tmp_path, tiny, parsed, 50129)
+    done = gemma("run", "-m", str(path), "--raw", "-n", "2", "--ctx", "512", "the a")
+    assert done.returncode == 0, done.stderr
+
+
 def test_what_passed_is_remembered_until_it_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
