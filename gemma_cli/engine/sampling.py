@@ -135,8 +135,7 @@ class Sampler:
         token: int = self._selection.choose(logits)
         if grammar is None or grammar.take(token):
             return token
-        module.forbid(logits, grammar.mask())
-        token = self._selection.choose(logits)
+        token = self._selection.choose(self._selection.allow(logits, grammar.mask()))
         assert grammar.take(token), "a mask allowed what its grammar refuses"
         return token
 

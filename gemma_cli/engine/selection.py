@@ -180,10 +180,12 @@ class Selection:
         self._biases = np.fromiter(biases.values(), np.float32)
 
     def prepare(self, row: Logits, recent: Iterable[int]) -> Logits:
-        """A copy with biases and, without top-k, penalties. recent: what those look back on.
+        """With biases and, without top-k, penalties. recent: what those look back on.
 
-        Valid until the next call.
+        The row itself if there are none; else a copy, valid until the next call.
         """
+        if self._chains.penalties is None and not len(self._biased):
+            return row
         logits = self._prepared
         np.copyto(logits, row)
         logits[self._biased] += self._biases
@@ -193,6 +195,13 @@ class Selection:
                 _, memory = apply(self._chains.penalties, ids, logits[ids])
                 logits[ids] = memory["logit"]
         return logits
+
+    def allow(self, logits: Logits, mask: bytes) -> Logits:
+        """What prepare() gave with the tokens of the mask alone; valid until the next call."""
+        if logits is not self._prepared:
+            np.copyto(self._prepared, logits)
+        forbid(self._prepared, mask)
+        return self._prepared
 
     def choose(self, logits: Logits) -> int:
         """Draw one; the logits, which prepare() gave, stay as they are."""
