@@ -41,6 +41,8 @@ class Settings:
     gpu_layers: str | None = None
     threads: str | None = None
     kv_type: str | None = None
+    speculate: bool | None = None
+    draft: str | None = None
     lora: list[str] | None = None
     kv_cache: str | None = None
 
@@ -101,6 +103,7 @@ _ACCEPTED: dict[str, tuple[str, tuple[type, ...]]] = {
     "think": ("true or false", (bool,)),
     "ctx": _COUNT_OR_WORD,
     "ctx_beyond_training": ("true or false", (bool,)),
+    "speculate": ("true or false", (bool,)),
     "lora": _TEXTS,
     "gpu_layers": _COUNT_OR_WORD,
     "threads": _COUNT_OR_WORD,

@@ -26,6 +26,7 @@ from typing import Any
 from gemma_cli.commands.opening import plan_for
 from gemma_cli.engine.llama import LlamaEngine
 from gemma_cli.engine.protocol import Done, Sampling
+from gemma_cli.engine.setup import Setup, Weights
 from gemma_cli.machine.memory import Wishes
 from gemma_cli.models.demo import assemble
 from gemma_cli.models.gguf import read_header
@@ -92,7 +93,8 @@ def _arguments() -> argparse.Namespace:
 
 def _engine(model: Path, threads: int, n_ctx: int) -> LlamaEngine:
     header = read_header(model)
-    engine = LlamaEngine(model, header, plan_for(header, Wishes(n_ctx=n_ctx, threads=threads)))
+    plan = plan_for(header, Wishes(n_ctx=n_ctx, threads=threads))
+    engine = LlamaEngine(Setup(Weights(model, header, plan)))
     engine.info()
     return engine
 

@@ -24,6 +24,7 @@ from gemma_cli.engine.llama import LlamaEngine
 from gemma_cli.engine.model import Model
 from gemma_cli.engine.protocol import Done, Sampling
 from gemma_cli.engine.sampling import Sampler
+from gemma_cli.engine.setup import Setup, Weights
 from gemma_cli.machine.memory import Wishes
 from gemma_cli.models.demo import assemble
 from gemma_cli.models.gguf import read_header
@@ -132,7 +133,9 @@ def _schema_ratios(arguments: argparse.Namespace) -> Iterator[tuple[str, list[fl
     """(name, decode speed under the schema over free speed for each round, tokens of an answer)."""
     header = read_header(arguments.model)
     wishes = Wishes(n_ctx=1024, threads=arguments.threads)
-    engine = LlamaEngine(arguments.model, header, plan_for(header, wishes))
+    engine = LlamaEngine(
+        Setup(Weights(arguments.model, header, plan_for(header, wishes)), speculate=False)
+    )
     for name, schema in _SCHEMAS.items():
         ratios, tokens = [], 0
         for seed in range(arguments.rounds + 1):

@@ -18,6 +18,7 @@ from gemma_cli.engine.library import C
 from gemma_cli.engine.llama import LlamaEngine
 from gemma_cli.engine.model import Model
 from gemma_cli.engine.protocol import Done, Message, Piece, Prompt, Sampling, Segment
+from gemma_cli.engine.setup import Setup, Weights
 from gemma_cli.engine.tokens import Vocabulary
 from gemma_cli.errors import PromptTooLongError
 from gemma_cli.machine.devices import Device, Machine
@@ -32,7 +33,7 @@ ROOMY = Machine(Device("CPU", "cpu", 64 << 30, 64 << 30), (), threads=2)
 
 def make_engine(path: Path, n_ctx: int = N_CTX) -> LlamaEngine:
     header = read_header(path)
-    return LlamaEngine(path, header, plan(header, ROOMY, Wishes(n_ctx=n_ctx)))
+    return LlamaEngine(Setup(Weights(path, header, plan(header, ROOMY, Wishes(n_ctx=n_ctx)))))
 
 
 @pytest.fixture(scope="module")

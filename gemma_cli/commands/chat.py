@@ -72,7 +72,6 @@ def chat(
         saved = _saved_chat(journal, resume, resume_last, writer)
         named = options.one_model(model_argument, model)
         chosen = opening.choose_model(named or (saved.summary.model if saved else None), settings)
-        wishes = opening.wishes_from(asked)
         sampling = opening.sampling_from(chosen.sampling, asked)
         conversation = saved.conversation if saved else Conversation()
         if generation.system is not None or not saved:
@@ -83,10 +82,9 @@ def chat(
         notice = opening.base_model_notice(chosen)
         if notice:
             writer.say(notice)
-        # Closed on every way out: a thread inside llama.cpp must not outlive the interpreter.
-        adapters = opening.adapters_from(asked, chosen.header)
-        snapshots = None if no_history else opening.snapshot_place(chosen, settings)
-        started = opening.start_engine(chosen, wishes, adapters, snapshots)
+            # Closed on every way out: a thread inside llama.cpp must not outlive the interpreter.
+            snapshots = None if no_history else opening.snapshot_place(chosen, settings)
+        started = opening.start_engine(chosen, asked, snapshots)
         with closing(started) as engine:
             session = Session(
                 engine,

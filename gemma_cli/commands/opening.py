@@ -16,7 +16,7 @@ from gemma_cli.settings import Settings
 if TYPE_CHECKING:
     from gemma_cli.engine.llama import LlamaEngine
     from gemma_cli.engine.protocol import Sampling
-    from gemma_cli.engine.snapshots import SnapshotPlace
+    from gemma_cli.engine.setup import SnapshotPlace, Weights
     from gemma_cli.machine.memory import Plan, Wishes
     from gemma_cli.models.adapter import Adapter
     from gemma_cli.models.gguf import Header
@@ -103,11 +103,8 @@ def plan_for(header: Header, wishes: Wishes) -> Plan:
 
 def start_engine(
     chosen: ChosenModel,
-    wishes: Wishes,
-    adapters: Sequence[Adapter] = (),
+    asked: GenerationOptions,
     snapshots: SnapshotPlace | None = None,
-    *,
-    speculate: bool = True,
 ) -> LlamaEngine:
     """An engine by the plan for this machine; it returns at once and loads in its own thread.
 
@@ -115,28 +112,56 @@ def start_engine(
     """
     from gemma_cli.engine.admission import admit
     from gemma_cli.engine.llama import LlamaEngine
+    from gemma_cli.engine.setup import Setup, Weights
 
-    plan = plan_for(chosen.header, wishes)
+    adapters = adapters_from(asked, chosen.header)
+    plan = plan_for(chosen.header, wishes_from(asked))
     if plan.n_ctx > plan.n_ctx_max:
         print(
             f"gemma: {chosen.installed.name} was trained on {plan.n_ctx_max} tokens: beyond them, "
             f"in the context of {plan.n_ctx}, its answers get worse",
             file=sys.stderr,
         )
-    admit(chosen.installed.path, lambda: False)  # here: what it says must not fall into a prompt
+    path = chosen.installed.path
+    admit(path, lambda: False)  # here: what it says must not fall into a prompt
     return LlamaEngine(
-        chosen.installed.path,
-        chosen.header,
-        plan,
-        adapters=adapters,
-        snapshots=snapshots,
-        speculate=speculate,
+        Setup(
+            Weights(path, chosen.header, plan),
+            adapters,
+            snapshots,
+            speculate=asked.speculate is not False,
+            draft=_draft_for(chosen, asked, plan),
+        )
     )
+
+
+def _draft_for(chosen: ChosenModel, asked: GenerationOptions, plan: Plan) -> Weights | None:
+    """The draft model that was asked for, planned for the same context; UsageError if unfit."""
+    if not asked.draft:
+        return None
+    from gemma_cli.engine.admission import admit
+    from gemma_cli.engine.setup import Weights
+    from gemma_cli.machine.memory import Wishes
+    from gemma_cli.models.catalog import parse_name
+    from gemma_cli.models.headers import known_header
+    from gemma_cli.models.inspect import same_vocabulary
+    from gemma_cli.models.store import find
+
+    installed = find(parse_name(asked.draft))
+    admit(installed.path, lambda: False)
+    if not same_vocabulary(chosen.installed.path, installed.path):
+        raise UsageError(
+            f"--draft {asked.draft}: its vocabulary is not that of {chosen.installed.name}",
+            "a draft model is a smaller one of the same generation",
+        )
+    header = known_header(installed.path)
+    wishes = Wishes(n_ctx=min(plan.n_ctx, header.n_ctx_train), threads=plan.threads)
+    return Weights(installed.path, header, plan_for(header, wishes))
 
 
 def snapshot_place(chosen: ChosenModel, settings: Settings) -> SnapshotPlace | None:
     """Where evaluated prompts are kept on disk; None when that is switched off."""
-    from gemma_cli.engine.snapshots import SnapshotPlace
+    from gemma_cli.engine.setup import SnapshotPlace
     from gemma_cli.machine.sizes import parse_size
     from gemma_cli.paths import cache_dir
 

@@ -136,6 +136,23 @@ class GenerationOptions:
     kv_type: Annotated[
         str | None, _option("--kv-type", help="KV cache: f16, q8_0 or q4_0.", metavar="TYPE")
     ] = None
+    speculate: Annotated[
+        bool | None,
+        typer.Option(
+            "--speculate/--no-speculate",
+            envvar="GEMMA_SPECULATE",
+            help="Guess tokens from what was said and check them together; on. Greedy answers "
+            "stay the same, others keep their distribution.",
+        ),
+    ] = None
+    draft: Annotated[
+        str | None,
+        _option(
+            "--draft",
+            metavar="MODEL",
+            help="A small model of the same generation that guesses tokens for a large one.",
+        ),
+    ] = None
     lora: Annotated[
         list[str] | None,
         typer.Option(

@@ -75,7 +75,7 @@ def run(
 
     settings = load_settings()
     asked = generation.over(settings)
-    wishes = opening.wishes_from(asked)
+    opening.wishes_from(asked)  # nonsense is refused before anything is read
     wanted = _schema(schema, json_object=json_object)
     conversation = _conversation(prompt or [], files or [], messages, raw=raw)
     conversation = _with_system(asked.system, conversation, raw=raw)
@@ -89,9 +89,8 @@ def run(
     notice = None if raw else opening.base_model_notice(chosen)
     if notice:
         print(f"gemma: {notice} --raw continues your text as it is.", file=sys.stderr)
-    adapters = opening.adapters_from(asked, chosen.header)
     snapshots = opening.snapshot_place(chosen, settings) if cache else None
-    engine = opening.start_engine(chosen, wishes, adapters, snapshots)
+    engine = opening.start_engine(chosen, asked, snapshots)
     try:
         answering = Answering(engine, as_json=as_json, stats=stats, thinking=asked.think)
         code = answering.answer(chosen.installed, conversation, text, sampling, question)

@@ -122,8 +122,8 @@ class Context:
             "GEMMA_DEBUG=1 shows llama.cpp's log",
         )
 
-    def lead(self, row: int) -> float:
-        """By how much the best logit of a row exceeds the second best."""
+    def best(self, row: int) -> tuple[int, float]:
+        """The token with the best logit of a row, and by how much it leads the second best."""
         import numpy as np
 
         address = ctypes.cast(C.llama_get_logits_ith(self._pointer, row), ctypes.c_void_p).value
@@ -131,7 +131,7 @@ class Context:
         logits = np.frombuffer(raw, dtype=np.float32)
         best = int(logits.argmax())
         second = max(logits[:best].max(initial=-np.inf), logits[best + 1 :].max(initial=-np.inf))
-        return float(logits[best] - second)
+        return best, float(logits[best] - second)
 
     def checkpoint(self) -> Checkpoint:
         """A copy of the window layers as they are now."""

@@ -119,11 +119,13 @@ class Decoding:
         return True
 
     def _propose(self, limit: int) -> list[int]:
-        if self._drafter is None:
-            return []
+        """What a schema forces, or else what the drafter guesses."""
         context = self._context
         room = context.n_ctx - len(context.tokens) - 1
         most = min(context.n_outputs - 1, room, limit - len(self.tokens) - 1)
+        forced = self._sampler.forced()
+        if forced or self._drafter is None:
+            return forced[:most]
         return self._drafter.propose(most)
 
     def _evaluate(self, tokens: Sequence[int]) -> bool:
@@ -135,7 +137,7 @@ class Decoding:
         return True
 
     def _is_sure(self) -> bool:
-        return self._batch == 1 or not self._greedy or self._context.lead(self._row) > SURE_LEAD
+        return self._batch == 1 or not self._greedy or self._context.best(self._row)[1] > SURE_LEAD
 
     def _evaluate_again(self) -> bool:
         """The batch cannot tell which token is best: evaluate the one before it alone."""

@@ -102,6 +102,20 @@ class Pace:
                     best, rate = length, promised
         return best
 
+    def best_length(self, right: float, seconds: float, most: int) -> int:
+        """The same for guesses that are each right so often and each cost so many seconds."""
+        if 1 not in self._seconds:
+            return 0
+        best, rate = 0, _GAIN / self._estimate(1)
+        expected = likely = 1.0
+        for length in range(1, most + 1):
+            likely *= right
+            expected += likely
+            promised = expected / (self._estimate(1 + length) + length * seconds)
+            if promised > rate:
+                best, rate = length, promised
+        return best
+
     def _expected(self, run: int, length: int) -> float:
         """Tokens that a draft of that length yields on average, the sampled one included."""
         expected = likely = 1.0

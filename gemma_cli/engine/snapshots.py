@@ -34,15 +34,6 @@ _MOST_TOKENS, _MOST_SECTIONS = 1 << 24, 64
 
 
 @dataclass(frozen=True, slots=True)
-class SnapshotPlace:
-    """Where KV states are kept on disk. model: identifies the weights; limit: bytes."""
-
-    folder: Path
-    model: str
-    limit: int
-
-
-@dataclass(frozen=True, slots=True)
 class Snapshot:
     """A context's tokens, the KV state of all of them, and checkpoints to go back to.
 

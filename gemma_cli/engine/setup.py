@@ -1,0 +1,45 @@
+"""What an engine is made of. Values only: importing this loads no library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gemma_cli.machine.memory import Plan
+from gemma_cli.models.adapter import Adapter
+from gemma_cli.models.gguf import Header
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotPlace:
+    """Where KV states are kept on disk. model: identifies the weights; limit: bytes."""
+
+    folder: Path
+    model: str
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A model file, its header, and how it is to be loaded."""
+
+    path: Path
+    header: Header
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A model and what helps it.
+
+    adapters: LoRA adapters of the model. snapshots: where evaluated prompts are
+    kept on disk, None: nowhere. speculate: guess tokens from the context and
+    check them in batches. draft: a small model of the same vocabulary that
+    guesses too.
+    """
+
+    weights: Weights
+    adapters: tuple[Adapter, ...] = ()
+    snapshots: SnapshotPlace | None = None
+    speculate: bool = True
+    draft: Weights | None = None
