@@ -280,7 +280,7 @@ def test_a_continued_snapshot_replaces_the_one_it_came_from(
     evaluation.reach(text[:600])
     evaluation.keep()
     evaluation.reach(text[:900])
-    evaluation.keep()
+    evaluation.keep(continues=True)
     context.close()
     assert len(list(folder.iterdir())) == 1
     context, evaluation = other_process(model, facts, snapshots)

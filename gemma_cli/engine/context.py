@@ -102,10 +102,12 @@ class Context:
         """
         batch, past, count = self._batch, len(self.tokens), len(tokens)
         batch.n_tokens = count
+        # ctypes makes an object of every field that is read: once each is enough.
+        ids, positions, wanted = batch.token, batch.pos, batch.logits
         for index, token in enumerate(tokens):
-            batch.token[index] = token
-            batch.pos[index] = past + index
-            batch.logits[index] = index >= count - logits
+            ids[index] = token
+            positions[index] = past + index
+            wanted[index] = index >= count - logits
         if self._abort.is_set():  # a GPU backend does not poll the flag: look between batches
             return False
         result: int = C.llama_decode(self._pointer, batch)

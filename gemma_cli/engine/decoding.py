@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -18,6 +19,11 @@ from gemma_cli.engine.tokens import Vocabulary
 # precision (measured on the 270M: up to 1.7). Greedy decoding lets a batch
 # decide only where the best token leads by more.
 SURE_LEAD = 2.0
+
+
+# Pieces go out together at most so often: waking the thread that shows them
+# costs as much as choosing a token, and nobody sees 100 pictures a second.
+_BREATH_S = 0.025
 
 
 class Drafter(Protocol):
@@ -60,6 +66,8 @@ class Decoding:
         self._held = len(context.tokens)  # tokens of the context that are certainly right
         self._draft: list[int] = []  # those after them that may be
         self._batch, self._row = 1, -1  # the last batch's size, and whose logits come next
+        self._unsaid: list[Piece] = []
+        self._said_at = 0.0
         self.tokens: list[int] = []
         self.drafted = self.accepted = 0
         self.first = 0.0
@@ -88,8 +96,8 @@ class Decoding:
                     return "cancelled"
         finally:
             self._context.rewind(self._held)
-            for piece in self._text.finish():
-                self._put(piece)
+            self._unsaid += self._text.finish()
+            self._flush()
 
     @property
     def cut(self) -> bool:
@@ -98,8 +106,16 @@ class Decoding:
 
     def _say(self, token: int) -> None:
         self.tokens.append(token)
-        for piece in self._text.push(token):
-            self._put(piece)
+        self._unsaid += self._text.push(token)
+        now = time.perf_counter()
+        if now - self._said_at >= _BREATH_S:
+            self._said_at = now
+            self._flush()
+
+    def _flush(self) -> None:
+        for thought, pieces in itertools.groupby(self._unsaid, lambda piece: piece.thought):
+            self._put(Piece("".join(piece.text for piece in pieces), thought))
+        self._unsaid = []
 
     def _advance(self, token: int, limit: int) -> bool:
         """Have the logits after this token: from the last batch, or by a new one."""

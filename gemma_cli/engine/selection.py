@@ -8,6 +8,7 @@ given that alone. Importing this module imports NumPy (60 ms).
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -35,7 +36,13 @@ def row(context: Any, index: int, n_vocab: int) -> Logits:
     pointer = C.llama_get_logits_ith(context, index)
     address = ctypes.cast(pointer, ctypes.c_void_p).value
     assert address, f"output {index} of the last batch has no logits"
-    return np.ctypeslib.as_array((ctypes.c_float * n_vocab).from_address(address))
+    return _floats(address, n_vocab)
+
+
+@functools.lru_cache(maxsize=64)
+def _floats(address: int, count: int) -> Logits:
+    """A view of memory; llama.cpp's rows stay where they are, so most calls make none."""
+    return np.ctypeslib.as_array((ctypes.c_float * count).from_address(address))
 
 
 def forbid(logits: Logits, mask: bytes) -> None:

@@ -48,6 +48,7 @@ class Vocabulary:
         self._cache = TokenCache()
         # llama.cpp looks for each of six thousand control tokens in a text.
         self._parsed = lru_cache(_CONTROL_TEXTS)(partial(self._tokenize, parse_special=True))
+        self._pieces: dict[int, bytes] = {}
         self._html_tag = self._find_html_tag()
 
     @property
@@ -215,6 +216,12 @@ class Vocabulary:
 
     def piece(self, token: int) -> bytes:
         """The token's bytes in an answer; control tokens have none."""
+        known = self._pieces.get(token)
+        if known is None:
+            known = self._pieces[token] = self._piece(token)
+        return known
+
+    def _piece(self, token: int) -> bytes:
         spell = token == self._html_tag
         size = -_LONG_PIECE
         while size < 0:
