@@ -83,7 +83,11 @@ def chat(
         if notice:
             writer.say(notice)
             # Closed on every way out: a thread inside llama.cpp must not outlive the interpreter.
-            snapshots = None if no_history else opening.snapshot_place(chosen, settings)
+            snapshots = (
+                None
+                if no_history
+                else opening.snapshot_place(chosen, settings, expected=saved is not None)
+            )
         started = opening.start_engine(chosen, asked, snapshots)
         with closing(started) as engine:
             session = Session(

@@ -159,8 +159,13 @@ def _draft_for(chosen: ChosenModel, asked: GenerationOptions, plan: Plan) -> Wei
     return Weights(installed.path, header, plan_for(header, wishes))
 
 
-def snapshot_place(chosen: ChosenModel, settings: Settings) -> SnapshotPlace | None:
-    """Where evaluated prompts are kept on disk; None when that is switched off."""
+def snapshot_place(
+    chosen: ChosenModel, settings: Settings, *, expected: bool
+) -> SnapshotPlace | None:
+    """Where evaluated prompts are kept on disk; None when that is switched off.
+
+    expected: as in SnapshotPlace.
+    """
     from gemma_cli.engine.setup import SnapshotPlace
     from gemma_cli.machine.sizes import parse_size
     from gemma_cli.paths import cache_dir
@@ -172,7 +177,7 @@ def snapshot_place(chosen: ChosenModel, settings: Settings) -> SnapshotPlace | N
     installed = chosen.installed
     status = installed.path.stat()
     model = installed.sha256 or f"{installed.path} {status.st_size} {status.st_mtime_ns}"
-    return SnapshotPlace(cache_dir() / "kv", model, limit)
+    return SnapshotPlace(cache_dir() / "kv", model, limit, expected)
 
 
 def keep_state(engine: LlamaEngine, n_past: int | None = None) -> None:

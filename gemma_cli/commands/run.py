@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from gemma_cli.engine.protocol import Message
 
+_LONG_TEXT = 4096  # characters; it may have been evaluated before
+
 _EXAMPLE = 'for example: gemma run "Why is the sky blue?"    or: gemma run "Summarise" < report.txt'
 
 
@@ -89,7 +91,8 @@ def run(
     notice = None if raw else opening.base_model_notice(chosen)
     if notice:
         print(f"gemma: {notice} --raw continues your text as it is.", file=sys.stderr)
-    snapshots = opening.snapshot_place(chosen, settings) if cache else None
+    long = sum(len(message.text) for message in conversation) > _LONG_TEXT
+    snapshots = opening.snapshot_place(chosen, settings, expected=long) if cache else None
     engine = opening.start_engine(chosen, asked, snapshots)
     try:
         answering = Answering(engine, as_json=as_json, stats=stats, thinking=asked.think)

@@ -12,7 +12,7 @@ from gemma_cli.engine.snapshots import Snapshot, Snapshots
 # A snapshot on disk is read, and written, for no less: evaluating it is as quick.
 WORTH_KEEPING = 256
 # Newest checkpoints that go into a snapshot: to take back the last turn after a restart.
-_KEPT_CHECKPOINTS = 2
+_KEPT_CHECKPOINTS = 1
 
 
 @dataclass(frozen=True, slots=True)

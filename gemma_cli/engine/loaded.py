@@ -31,6 +31,7 @@ class Loaded:
         start = time.perf_counter()
         weights = setup.weights
         plan = weights.plan
+        snapshots = _snapshots(setup)
         self._model = Model(
             weights.path, plan.gpu_layers, adapters=setup.adapters, on_progress=on_progress
         )
@@ -38,7 +39,7 @@ class Loaded:
         self.format = PromptFormat(weights.header, weights.path, self._model.vocabulary)
         self._context = Context(self._model, plan, AbortFlag())
         self._evaluation = Evaluation(
-            self._context, self._model.sliding_window, plan.checkpoint_bytes, _snapshots(setup)
+            self._context, self._model.sliding_window, plan.checkpoint_bytes, snapshots
         )
         self._pace = Pace()
         self._draft = DraftModel(setup.draft, self._pace) if setup.draft else None
@@ -174,7 +175,10 @@ def _snapshots(setup: Setup) -> Snapshots | None:
         "kv_type": setup.weights.plan.kv_type,
         "adapters": [adapter.identity for adapter in setup.adapters],
     }
-    return Snapshots(place.folder, identity, place.limit)
+    snapshots = Snapshots(place.folder, identity, place.limit)
+    if place.expected:
+        snapshots.read_early()
+    return snapshots
 
 
 def _rate(tokens: int, seconds: float) -> float:

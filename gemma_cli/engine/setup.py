@@ -12,11 +12,15 @@ from gemma_cli.models.gguf import Header
 
 @dataclass(frozen=True, slots=True)
 class SnapshotPlace:
-    """Where KV states are kept on disk. model: identifies the weights; limit: bytes."""
+    """Where KV states are kept on disk. model: identifies the weights; limit: bytes.
+
+    expected: one will probably be of use; the newest is read while the model loads.
+    """
 
     folder: Path
     model: str
     limit: int
+    expected: bool = False
 
 
 @dataclass(frozen=True, slots=True)

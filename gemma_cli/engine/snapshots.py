@@ -15,11 +15,13 @@ import os
 import struct
 import sys
 import tempfile
+import threading
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from gemma_cli.engine.cache import Checkpoint, common_prefix
@@ -50,6 +52,7 @@ class _Found:
     path: Path
     tokens: array[int]
     sections: tuple[tuple[int, int], ...]
+    written: int  # nanoseconds, as st_mtime_ns
 
 
 class Snapshots:
@@ -64,6 +67,19 @@ class Snapshots:
         self._folder = folder
         self._prefix = hashlib.sha256(text.encode()).hexdigest()[:16]
         self._limit = limit
+        self._early: SimpleQueue[tuple[Path, Snapshot | None]] | None = None
+
+    def read_early(self) -> None:
+        """Read the newest one in a thread: it will probably be asked for."""
+        newest = max(self._all(), key=lambda found: found.written, default=None)
+        if newest is None:
+            return
+        self._early = early = SimpleQueue[tuple[Path, Snapshot | None]]()
+
+        def read(found: _Found = newest) -> None:
+            early.put((found.path, _read(found)))
+
+        threading.Thread(target=read, daemon=True).start()
 
     def best(self, prompt: Sequence[int], least: int) -> Snapshot | None:
         """The one that saves most of the prompt's evaluation, and at least so many tokens."""
@@ -74,7 +90,7 @@ class Snapshots:
                 best, saved = found, count
         if best is None:
             return None
-        snapshot = _read(best)
+        snapshot = self._read(best)
         if snapshot is None:
             _debug(f"{best.path.name} is damaged: it is removed and the prompt evaluated")
             with suppress(OSError):
@@ -83,6 +99,14 @@ class Snapshots:
         with suppress(OSError):
             os.utime(best.path)  # the least recently used leave first
         return snapshot
+
+    def _read(self, found: _Found) -> Snapshot | None:
+        if self._early is not None:
+            path, snapshot = self._early.get()
+            self._early = None
+            if path == found.path:
+                return snapshot
+        return _read(found)
 
     @property
     def largest(self) -> int:
@@ -165,13 +189,14 @@ def _look(path: Path) -> _Found | None:
             tokens.frombytes(file.read(tokens.itemsize * n_tokens))
             sections = tuple(_SECTION.iter_unpack(table))
             size = file.tell() + sum(size for _, size in sections)
+            status = os.fstat(file.fileno())
             if sections[0][0] != n_tokens or max(held for held, _ in sections) > n_tokens:
                 return None
-            if len(tokens) != n_tokens or size != os.fstat(file.fileno()).st_size:
+            if len(tokens) != n_tokens or size != status.st_size:
                 return None
     except (OSError, ValueError, struct.error):
         return None
-    return _Found(path, tokens, sections)
+    return _Found(path, tokens, sections, status.st_mtime_ns)
 
 
 def _read(found: _Found) -> Snapshot | None:
