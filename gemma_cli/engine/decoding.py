@@ -66,6 +66,7 @@ class Decoding:
         self._held = len(context.tokens)  # tokens of the context that are certainly right
         self._draft: list[int] = []  # those after them that may be
         self._batch, self._row = 1, -1  # the last batch's size, and whose logits come next
+        self._forced = 0  # tokens that a schema leaves no choice about
         self._unsaid: list[Piece] = []
         self._said_at = 0.0
         self.tokens: list[int] = []
@@ -140,9 +141,10 @@ class Decoding:
         room = context.n_ctx - len(context.tokens) - 1
         most = min(context.n_outputs - 1, room, limit - len(self.tokens) - 1)
         forced = self._sampler.forced()
-        if forced or self._drafter is None:
-            return forced[:most]
-        return self._drafter.propose(most)
+        if forced:
+            self._forced = self._pace.best_length(1.0, 0.0, min(len(forced), most))
+            return forced[: self._forced]
+        return [] if self._drafter is None else self._drafter.propose(most)
 
     def _evaluate(self, tokens: Sequence[int]) -> bool:
         start = time.perf_counter()
@@ -153,7 +155,11 @@ class Decoding:
         return True
 
     def _is_sure(self) -> bool:
-        return self._batch == 1 or not self._greedy or self._context.best(self._row)[1] > SURE_LEAD
+        if self._forced:
+            self._forced -= 1  # the schema decides, whatever the logits are
+            return True
+        alone = self._batch == 1 or not self._greedy
+        return alone or self._context.best(self._row)[1] > SURE_LEAD
 
     def _evaluate_again(self) -> bool:
         """The batch cannot tell which token is best: evaluate the one before it alone."""
