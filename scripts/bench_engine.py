@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Our engine against llama-cpp-python's Llama class, and llama.cpp's llama-bench if given.
+"""Our engine against llama-cpp-python's Llama class, and llama.cpp's own programs if given.
 
 usage: scripts/bench_engine.py [--model FILE] [--threads N] [--rounds N] [--llama-bench PATH]
+           [--llama-completion PATH] [--llama-batched-bench PATH] [--only-speed]
 
 One run, one file, the same threads for all; every figure is the median over
 rounds in which the contestants take turns, each in a process of its own, so
@@ -50,8 +51,23 @@ def main() -> int:
             speeds[name].append(_speed(name, arguments))
     _print_speeds(speeds)
     _print_memory(arguments)
-    _print_first_token(arguments.model, arguments.rounds)
+    _print_first_token(arguments)
+    if arguments.llama_batched_bench:
+        _print_batches(arguments)
+    if not arguments.only_speed:
+        for other in ("bench_reuse.py", "bench_sampling.py"):
+            _print_other(other, arguments)
     return 0
+
+
+def _print_other(script: str, arguments: argparse.Namespace) -> None:
+    """A bench of its own, in a process of its own, on the same file."""
+    print(flush=True)
+    path = Path(__file__).with_name(script)
+    options = ["--model", str(arguments.model), "--rounds", str(arguments.rounds)]
+    subprocess.run(
+        [sys.executable, str(path), *options, "--threads", str(arguments.threads)], check=True
+    )
 
 
 def _speed(name: str, arguments: argparse.Namespace) -> tuple[float, float]:
@@ -81,6 +97,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--llama-bench", type=Path)
+    parser.add_argument("--llama-completion", type=Path)
+    parser.add_argument("--llama-batched-bench", type=Path)
+    parser.add_argument("--only-speed", action="store_true", help="leave the other benches out")
     parser.add_argument("--child", choices=_CHILDREN, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.model = arguments.model or assemble()
@@ -92,9 +111,10 @@ def _arguments() -> argparse.Namespace:
 
 
 def _engine(model: Path, threads: int, n_ctx: int) -> LlamaEngine:
+    """Without drafts: scripts/bench_reuse.py shows what those add."""
     header = read_header(model)
     plan = plan_for(header, Wishes(n_ctx=n_ctx, threads=threads))
-    engine = LlamaEngine(Setup(Weights(model, header, plan)))
+    engine = LlamaEngine(Setup(Weights(model, header, plan), speculate=False))
     engine.info()
     return engine
 
@@ -226,35 +246,58 @@ def _peak() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _print_first_token(model: Path, rounds: int) -> None:
-    """Process start to the first byte of the answer on stdout of `gemma run`."""
-    times = []
-    command = [
-        sys.executable,
-        "-m",
-        "gemma_cli",
-        "run",
-        "-m",
-        str(model),
-        "-t",
-        "0",
-        "-n",
-        "4",
-        "Hi",
-    ]
-    for _ in range(rounds + 1):
-        start = time.perf_counter()
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        assert process.stdout is not None
-        process.stdout.read(1)
-        times.append(time.perf_counter() - start)
-        process.communicate()
+def _print_first_token(arguments: argparse.Namespace) -> None:
+    """Process start to the first byte of the answer; llama-completion's whole run of one token."""
+    model, threads = str(arguments.model), str(arguments.threads)
+    ours = [sys.executable, "-m", "gemma_cli", "run", "-m", model, "-t", "0", "-n", "4"]
+    theirs = [str(arguments.llama_completion), "-m", model, "-t", threads, "-n", "1"]
+    theirs += ["-no-cnv", "--temp", "0", "-p", "Hi"]
+    times: list[tuple[float, float]] = []
+    for _ in range(arguments.rounds + 1):
+        seconds = _first_byte([*ours, "--threads", threads, "Hi"])
+        times.append((seconds, _whole_run(theirs) if arguments.llama_completion else seconds))
+    first = [ours_s for ours_s, _ in times[1:]]
+    whole = [theirs_s for _, theirs_s in times[1:]]
     print(
-        f"\ngemma run, process start to first token: {statistics.median(times[1:]):.2f} s "
-        f"(min {min(times[1:]):.2f}, max {max(times[1:]):.2f})"
+        f"\ngemma run, process start to first token: {statistics.median(first):.2f} s "
+        f"({min(first):.2f} to {max(first):.2f})"
     )
+    if arguments.llama_completion:
+        ratios = [a / b for a, b in times[1:]]
+        print(
+            f"llama-completion, one token: {statistics.median(whole):.2f} s; "
+            f"gemma run / llama-completion: {statistics.median(ratios):.2f} "
+            f"({min(ratios):.2f} to {max(ratios):.2f})"
+        )
+
+
+def _first_byte(command: list[str]) -> float:
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert process.stdout is not None
+    process.stdout.read(1)
+    seconds = time.perf_counter() - start
+    process.communicate()
+    return seconds
+
+
+def _whole_run(command: list[str]) -> float:
+    start = time.perf_counter()
+    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True)
+    return time.perf_counter() - start
+
+
+def _print_batches(arguments: argparse.Namespace) -> None:
+    """What several conversations at once would yield: llama.cpp's figure, ours to come near."""
+    command = [str(arguments.llama_batched_bench), "-m", str(arguments.model)]
+    command += ["-t", str(arguments.threads), "-c", "4096", "-npp", "128", "-ntg", "64"]
+    command += ["-npl", "1,4,8", "--output-format", "jsonl"]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rows = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    speeds = ", ".join(f"{row['pl']}: {row['speed_tg']:.0f}" for row in rows)
+    print(f"\nllama-batched-bench, sequences at once: tokens per second in all: {speeds}")
 
 
 _CHILDREN: dict[str, Callable[[Path, int], Any]] = {
