@@ -30,11 +30,17 @@ class AnswerText:
             if (token := vocabulary.special(name)) is not None
         }
         self._answer = TextStream((*prompt.stop, *stop), trim=prompt.trim)
+        self._watches = any((*prompt.stop, *stop))
         self._thoughts = TextStream(trim=True)
         self._said = False
         self._gap = ""  # between two thoughts
         self._name: bytes | None = None
         self._thinking = self._is_open(prompt.tokens)
+
+    @property
+    def watches(self) -> bool:
+        """Are there stop strings, so that the text must be known after each token?"""
+        return self._watches
 
     @property
     def stopped(self) -> bool:
@@ -135,6 +141,9 @@ class TextStream:
     def push(self, raw: bytes) -> str:
         """Text that is certain now. After a stop string, `stopped` is set and nothing follows."""
         self._held += self._decoder.decode(raw)
+        if not self._stop and self.begun and not self._trim:
+            text, self._held = self._held, ""
+            return text
         if not self.begun:
             self._held = self._held.lstrip()
             self.begun = bool(self._held)

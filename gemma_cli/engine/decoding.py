@@ -21,8 +21,9 @@ from gemma_cli.engine.tokens import Vocabulary
 SURE_LEAD = 2.0
 
 
-# Pieces go out together at most so often: waking the thread that shows them
-# costs as much as choosing a token, and nobody sees 100 pictures a second.
+# Text is made and handed out at most so often: after a token's evaluation the
+# processor's caches hold nothing of ours, so three at once cost little more than
+# one, and nobody sees 100 pictures a second.
 _BREATH_S = 0.025
 
 
@@ -67,7 +68,7 @@ class Decoding:
         self._draft: list[int] = []  # those after them that may be
         self._batch, self._row = 1, -1  # the last batch's size, and whose logits come next
         self._forced = 0  # tokens that a schema leaves no choice about
-        self._unsaid: list[Piece] = []
+        self._unsaid: list[int] = []  # tokens that are not text yet
         self._said_at = 0.0
         self.tokens: list[int] = []
         self.drafted = self.accepted = 0
@@ -97,8 +98,9 @@ class Decoding:
                     return "cancelled"
         finally:
             self._context.rewind(self._held)
-            self._unsaid += self._text.finish()
             self._flush()
+            for piece in self._text.finish():
+                self._put(piece)
 
     @property
     def cut(self) -> bool:
@@ -107,16 +109,18 @@ class Decoding:
 
     def _say(self, token: int) -> None:
         self.tokens.append(token)
-        self._unsaid += self._text.push(token)
+        self._unsaid.append(token)
         now = time.perf_counter()
-        if now - self._said_at >= _BREATH_S:
+        if self._text.watches or now - self._said_at >= _BREATH_S:
             self._said_at = now
             self._flush()
 
     def _flush(self) -> None:
-        for thought, pieces in itertools.groupby(self._unsaid, lambda piece: piece.thought):
-            self._put(Piece("".join(piece.text for piece in pieces), thought))
+        """Make text of the tokens since the last time, and hand it out."""
+        pieces = [piece for token in self._unsaid for piece in self._text.push(token)]
         self._unsaid = []
+        for thought, group in itertools.groupby(pieces, lambda piece: piece.thought):
+            self._put(Piece("".join(piece.text for piece in group), thought))
 
     def _advance(self, token: int, limit: int) -> bool:
         """Have the logits after this token: from the last batch, or by a new one."""
@@ -137,6 +141,8 @@ class Decoding:
 
     def _propose(self, limit: int) -> list[int]:
         """What a schema forces, or else what the drafter guesses."""
+        if self._drafter is None and not self._sampler.constrained:
+            return []
         context = self._context
         room = context.n_ctx - len(context.tokens) - 1
         most = min(context.n_outputs - 1, room, limit - len(self.tokens) - 1)
