@@ -372,3 +372,52 @@ def test_plain_says_in_words_where_thoughts_begin_and_end(home: Env) -> None:
         assert b"\x1b[2m" not in terminal.output
         terminal.send("\x04")
         terminal.wait_end()
+
+
+LONG = "\n".join(f"{number}. The lamp number {number * 7} burns." for number in range(40))
+
+
+def kept_states(home: Env) -> list[Path]:
+    return list((Path(home["GEMMA_HOME"]) / "cache" / "kv").glob("*.kv"))
+
+
+def test_a_chat_is_resumed_without_being_evaluated_again(gemma: Gemma, with_demo: Env) -> None:
+    options = ("--temp", "0", "-n", "4")
+    first = gemma("chat", *options, input=f'"""{LONG}"""\n')
+    assert first.returncode == 0, first.stderr
+    (kept,) = kept_states(with_demo)
+    assert kept.stat().st_mode & 0o777 == 0o600
+    second = gemma("chat", "--continue", *options, input="And now?\n/stats\n")
+    assert second.returncode == 0, second.stderr
+    shown = re.search(r"prompt +([\d,]+) tokens, ([\d,]+) of them cached", second.stderr)
+    assert shown, second.stderr
+    prompt, cached = (int(figure.replace(",", "")) for figure in shown.groups())
+    assert prompt > 400
+    assert prompt - cached < 30
+    assert len(kept_states(with_demo)) == 1  # the newer state took its place
+
+
+def test_no_history_keeps_no_state(gemma: Gemma, with_demo: Env) -> None:
+    done = gemma("chat", "--no-history", "-n", "2", input=f'"""{LONG}"""\n')
+    assert done.returncode == 0, done.stderr
+    assert kept_states(with_demo) == []
+
+
+def test_what_is_pasted_is_evaluated_while_one_goes_on_typing(with_demo: Env) -> None:
+    argv = [*program(), "chat", "--temp", "0", "-n", "2"]
+    with Terminal(argv, with_demo) as terminal:
+        terminal.wait_for(READY)
+        terminal.paste(LONG)
+        terminal.wait_for("39. The lamp")
+        time.sleep(4)
+        terminal.send(" Why?\r")
+        terminal.wait_for(r"context [\d,]+ / ", timeout=60)
+        terminal.send("/stats\r")
+        screen = terminal.wait_for(r"prompt +[\d,]+ tokens, [\d,]+ of them cached")
+        shown = re.search(r"prompt +([\d,]+) tokens, ([\d,]+) of them", screen)
+        assert shown
+        prompt, cached = (int(figure.replace(",", "")) for figure in shown.groups())
+        assert prompt > 400
+        assert prompt - cached < 40
+        terminal.send("\x04")
+        assert terminal.wait_end() == 0

@@ -404,3 +404,56 @@ def test_llama_cpps_log_is_silent_unless_asked_for(gemma: Gemma) -> None:
     arguments = ("run", "--raw", "-n", "1", "x")
     assert "llama" not in gemma(*arguments).stderr
     assert "llama_model_loader" in gemma(*arguments, env={"GEMMA_DEBUG": "1"}).stderr
+
+
+def _document(folder: Path) -> Path:
+    path = folder / "document.txt"
+    path.write_text("\n".join(f"{n}. Lamp {n * 7} burns at night." for n in range(60)))
+    return path
+
+
+def _usage(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
+    assert done.returncode == 0, done.stderr
+    usage: dict[str, int] = json.loads(done.stdout)["usage"]
+    return usage
+
+
+def test_another_question_about_a_file_does_not_evaluate_it_again(
+    gemma: Gemma, tmp_path: Path
+) -> None:
+    arguments = ("run", "--json", "-n", "2", "-t", "0", "-f", str(_document(tmp_path)))
+    first = _usage(gemma(*arguments, "How many lamps are there?"))
+    second = _usage(gemma(*arguments, "Which one is the last?"))
+    assert first["cached_tokens"] == 0
+    assert second["prompt_tokens"] - second["cached_tokens"] < 30
+    piped = gemma(
+        "run", "--json", "-n", "2", "And the first?", input=_document(tmp_path).read_text()
+    )
+    assert _usage(piped)["cached_tokens"] == second["cached_tokens"]
+
+
+@pytest.mark.parametrize(("options", "env"), [(("--no-cache",), {}), ((), {"GEMMA_KV_CACHE": "0"})])
+def test_nothing_is_kept_where_nothing_shall_be(
+    gemma: Gemma, home: Env, tmp_path: Path, options: tuple[str, ...], env: Env
+) -> None:
+    file = str(_document(tmp_path))
+    assert gemma("run", "-n", "1", "-f", file, *options, "Why?", env=env).returncode == 0
+    assert not (Path(home["GEMMA_HOME"]) / "cache" / "kv").exists()
+
+
+def test_a_cache_that_cannot_be_written_is_said_and_the_answer_stands(
+    gemma: Gemma, home: Env, tmp_path: Path
+) -> None:
+    place = Path(home["GEMMA_HOME"]) / "cache"
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "kv").write_text("a file where the folder should be")
+    done = gemma("run", "-n", "2", "-f", str(_document(tmp_path)), "Why?")
+    assert done.returncode == 0
+    assert done.stdout.strip()
+    assert "could not be kept" in done.stderr
+
+
+def test_a_nonsense_size_of_the_cache_is_refused(gemma: Gemma) -> None:
+    done = gemma("run", "-n", "1", "Hi", env={"GEMMA_KV_CACHE": "24 potatoes"})
+    assert done.returncode == 2
+    assert "24 potatoes" in done.stderr

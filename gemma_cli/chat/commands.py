@@ -274,6 +274,8 @@ def _stats(session: Session, _argument: str) -> str:
             f"cached; {timings.prompt_tps:,.0f} tokens/s",
             f"answer          {usage.completion_tokens:,} tokens; "
             f"{timings.decode_tps:,.1f} tokens/s",
+            f"drafts          {usage.drafted_tokens:,} tokens guessed, "
+            f"{usage.accepted_tokens:,} of them right",
             f"first token     {timings.ttft_s:.2f} s; whole answer {timings.total_s:.2f} s",
             f"context window  {done.used:,} of {done.n_ctx:,} tokens",
             f"seed            {done.seed}",

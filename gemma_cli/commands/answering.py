@@ -186,9 +186,11 @@ def describe(done: Done) -> str:
     """The figures of an answer in one line."""
     usage, timings = done.usage, done.timings
     cached = f" ({usage.cached_tokens} cached)" if usage.cached_tokens else ""
+    drafts = f" ({usage.accepted_tokens}/{usage.drafted_tokens} drafts right)"
     return (
         f"prompt {usage.prompt_tokens} tokens{cached}, {timings.prompt_tps:.0f} tok/s · "
-        f"answer {usage.completion_tokens} tokens, {timings.decode_tps:.1f} tok/s · "
+        f"answer {usage.completion_tokens} tokens, {timings.decode_tps:.1f} tok/s"
+        f"{drafts if usage.drafted_tokens else ''} · "
         f"first token {timings.ttft_s:.2f} s · load {timings.load_s:.2f} s · "
         f"context {done.used}/{done.n_ctx} · seed {done.seed}"
     )
