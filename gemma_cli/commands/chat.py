@@ -82,14 +82,11 @@ def chat(
         notice = opening.base_model_notice(chosen)
         if notice:
             writer.say(notice)
-            # Closed on every way out: a thread inside llama.cpp must not outlive the interpreter.
-            snapshots = (
-                None
-                if no_history
-                else opening.snapshot_place(chosen, settings, expected=saved is not None)
-            )
-        started = opening.start_engine(chosen, asked, snapshots)
-        with closing(started) as engine:
+        snapshots = None
+        if not no_history:
+            snapshots = opening.snapshot_place(chosen, settings, expected=saved is not None)
+        # Closed on every way out: a thread inside llama.cpp must not outlive the interpreter.
+        with closing(opening.start_engine(chosen, asked, snapshots)) as engine:
             session = Session(
                 engine,
                 chosen.installed.name,
