@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from gemma_cli.errors import DoesNotFitError, UsageError
-from gemma_cli.machine import devices
 from gemma_cli.machine.devices import Device, Machine
 from gemma_cli.machine.memory import Wishes, kv_bytes, plan
 from gemma_cli.models.gguf import Header, Tensor, read_header
@@ -116,72 +115,3 @@ def test_wishes_decide(large: Header) -> None:
         plan(large, machine(64), Wishes(n_ctx=131073))
     with pytest.raises(UsageError, match="63"):
         plan(large, machine(64, 48), Wishes(gpu_layers=64))
-
-
-def test_this_machine_is_what_the_system_says() -> None:
-    here = devices.this_machine()
-    assert 0 < here.host.free <= here.host.total
-    assert here.threads >= 1
-
-
-@pytest.mark.parametrize(
-    ("files", "cpus"),
-    [
-        ({}, None),
-        ({"cpu.max": "max 100000\n"}, None),
-        ({"cpu.max": "150000 100000\n"}, 1.5),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
-        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.5),
-    ],
-)
-def test_the_cgroups_cpu_quota(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], cpus: float | None
-) -> None:
-    lay_out(tmp_path, files)
-    monkeypatch.setattr(devices, "_CGROUP", tmp_path)
-    assert devices._cgroup_cpus() == cpus
-    assert devices.usable_threads() >= 1
-
-
-@pytest.mark.parametrize(
-    ("files", "limit", "used"),
-    [
-        ({"memory.max": "max\n", "memory.current": "5\n"}, None, 0),
-        (
-            {
-                "memory.max": f"{4 * GIB}\n",
-                "memory.current": f"{3 * GIB}\n",
-                "memory.stat": f"anon 1\ninactive_file {GIB}\n",
-            },
-            4 * GIB,
-            2 * GIB,
-        ),
-        (
-            {
-                "memory/memory.limit_in_bytes": f"{GIB}\n",
-                "memory/memory.usage_in_bytes": f"{MIB}\n",
-                "memory/memory.stat": "total_inactive_file 0\n",
-            },
-            GIB,
-            MIB,
-        ),
-    ],
-)
-def test_the_cgroups_memory_limit(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    files: dict[str, str],
-    limit: int | None,
-    used: int,
-) -> None:
-    lay_out(tmp_path, files)
-    monkeypatch.setattr(devices, "_CGROUP", tmp_path)
-    assert devices._cgroup_memory() == (limit, used)
-    if limit is not None:
-        assert devices.available_memory() <= limit - used
-
-
-def lay_out(folder: Path, files: dict[str, str]) -> None:
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(content)

@@ -1,0 +1,202 @@
+"""What the machine has: the real one, and others built as folders of the kernel's files."""
+
+from __future__ import annotations
+
+import struct
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gemma_cli.machine import cgroup, cpu, devices, ram
+
+GIB = 1 << 30
+MIB = 1 << 20
+LINUX_ONLY = pytest.mark.skipif(sys.platform != "linux", reason="the Linux kernel's files")
+
+
+def lay_out(folder: Path, files: dict[str, str]) -> Path:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    return folder
+
+
+def test_this_machine_is_what_the_system_says() -> None:
+    here = devices.this_machine()
+    assert 0 < here.host.free <= here.host.total
+    assert here.threads >= 1
+    assert "CPU" in devices.backends()
+    for gpu in here.gpus:
+        assert gpu.backend in devices.backends()
+        assert 0 <= gpu.free <= gpu.total
+
+
+V1 = "3:cpu,cpuacct:{0}\n4:memory:{0}\n1:name=systemd:/\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus"),
+    [
+        ({}, None),
+        ({"sys/fs/cgroup/cpu.max": "max 100000\n"}, None),
+        ({"sys/fs/cgroup/cpu.max": "150000 100000\n"}, 1.5),
+        # The tightest of all groups above counts, under the path of this process.
+        (
+            {
+                "proc/self/cgroup": "0::/user.slice/app.scope\n",
+                "sys/fs/cgroup/user.slice/cpu.max": "200000 100000\n",
+                "sys/fs/cgroup/user.slice/app.scope/cpu.max": "max 100000\n",
+                "sys/fs/cgroup/cpu.max": "800000 100000\n",
+            },
+            2.0,
+        ),
+        # A container sees its own group as the top, by a path of the host's.
+        (
+            {
+                "proc/self/cgroup": V1.format("/docker/0123"),
+                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "50000\n",
+                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000\n",
+            },
+            0.5,
+        ),
+        (
+            {
+                "proc/self/cgroup": V1.format("/"),
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+            },
+            None,
+        ),
+        ({"sys/fs/cgroup/cpu.max": "nonsense\n"}, None),
+    ],
+)
+def test_the_cgroups_cpu_quota(tmp_path: Path, files: dict[str, str], cpus: float | None) -> None:
+    assert cgroup.cpu_quota(lay_out(tmp_path, files)) == cpus
+
+
+@pytest.mark.parametrize(
+    ("files", "room"),
+    [
+        ({"sys/fs/cgroup/memory.max": "max\n", "sys/fs/cgroup/memory.current": "5\n"}, None),
+        (
+            {
+                "sys/fs/cgroup/memory.max": f"{4 * GIB}\n",
+                "sys/fs/cgroup/memory.current": f"{3 * GIB}\n",
+                "sys/fs/cgroup/memory.stat": f"anon 1\ninactive_file {GIB}\n",
+            },
+            (4 * GIB, 2 * GIB),
+        ),
+        # The slice above is fuller than the scope itself.
+        (
+            {
+                "proc/self/cgroup": "0::/a.slice/b.scope\n",
+                "sys/fs/cgroup/a.slice/memory.max": f"{8 * GIB}\n",
+                "sys/fs/cgroup/a.slice/memory.current": f"{7 * GIB}\n",
+                "sys/fs/cgroup/a.slice/b.scope/memory.max": f"{4 * GIB}\n",
+                "sys/fs/cgroup/a.slice/b.scope/memory.current": "0\n",
+            },
+            (4 * GIB, GIB),
+        ),
+        (
+            {
+                "proc/self/cgroup": V1.format("/job"),
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+                "sys/fs/cgroup/memory/job/memory.limit_in_bytes": f"{GIB}\n",
+                "sys/fs/cgroup/memory/job/memory.usage_in_bytes": f"{MIB}\n",
+                "sys/fs/cgroup/memory/job/memory.stat": "total_inactive_file 0\n",
+            },
+            (GIB, GIB - MIB),
+        ),
+    ],
+)
+def test_the_cgroups_memory_limit(
+    tmp_path: Path, files: dict[str, str], room: tuple[int, int] | None
+) -> None:
+    assert cgroup.memory_room(lay_out(tmp_path, files)) == room
+
+
+@LINUX_ONLY
+def test_free_memory_is_bounded_by_the_cgroup(tmp_path: Path) -> None:
+    meminfo = "MemTotal: 33554432 kB\nMemFree: 1 kB\nMemAvailable: 16777216 kB\nHugepagesize: 2\n"
+    lay_out(tmp_path, {"proc/meminfo": meminfo})
+    assert ram.total_and_free(tmp_path) == (32 * GIB, 16 * GIB)
+    lay_out(tmp_path, {"sys/fs/cgroup/memory.max": f"{4 * GIB}\n"})
+    assert ram.total_and_free(tmp_path) == (4 * GIB, 4 * GIB)
+    lay_out(tmp_path, {"proc/meminfo": "MemTotal: 2048 kB\nMemFree: 512 kB\nCached: 512 kB\n"})
+    assert ram.total_and_free(tmp_path) == (2 * MIB, MIB)
+
+
+def topology(siblings: dict[int, str]) -> dict[str, str]:
+    return {
+        f"sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list": f"{text}\n"
+        for number, text in siblings.items()
+    }
+
+
+@LINUX_ONLY
+@pytest.mark.parametrize(
+    ("files", "cpus", "threads"),
+    [
+        ({}, {0, 1, 2}, 3),
+        # Four cores of two threads each; the affinity leaves one and a half of them.
+        (topology({i: f"{i % 4},{i % 4 + 4}" for i in range(8)}), set(range(8)), 4),
+        (topology({i: f"{i % 4},{i % 4 + 4}" for i in range(8)}), {0, 4, 1}, 2),
+        # Intel hybrid: two performance cores of two threads, four efficiency cores.
+        (
+            topology({0: "0-1", 1: "0-1", 2: "2-3", 3: "2-3"} | {i: f"{i}" for i in range(4, 8)})
+            | {"sys/devices/cpu_core/cpus": "0-3\n", "sys/devices/cpu_atom/cpus": "4-7\n"},
+            set(range(8)),
+            2,
+        ),
+        # Tied to the efficiency cores, it uses them.
+        ({"sys/devices/cpu_core/cpus": "0-3\n"}, {4, 5, 6}, 3),
+        # ARM: a prime core, three large ones, four small ones.
+        (
+            {
+                f"sys/devices/system/cpu/cpu{i}/cpu_capacity": f"{capacity}\n"
+                for i, capacity in enumerate([300] * 4 + [800] * 3 + [1024])
+            },
+            set(range(8)),
+            4,
+        ),
+        ({"sys/fs/cgroup/cpu.max": "250000 100000\n"}, set(range(16)), 2),
+        ({"sys/fs/cgroup/cpu.max": "50000 100000\n"}, set(range(16)), 1),
+    ],
+)
+def test_threads_are_the_cores_worth_computing_on(
+    tmp_path: Path, files: dict[str, str], cpus: set[int], threads: int
+) -> None:
+    assert cpu.usable_threads(lay_out(tmp_path, files), cpus) == threads
+
+
+def test_windows_counts_the_cores_of_the_highest_class() -> None:
+    def core(efficiency: int) -> bytes:
+        return struct.pack("<IIBB", 0, 48, 1, efficiency).ljust(48, b"\0")
+
+    cache = struct.pack("<II", 2, 32).ljust(32, b"\0")
+    assert cpu.count_fast_cores(core(0) * 6) == 6
+    assert cpu.count_fast_cores(core(1) * 6 + cache + core(0) * 8) == 6
+    assert cpu.count_fast_cores(b"") == 0
+    assert cpu.count_fast_cores(core(0)[:7]) == 0
+
+
+@LINUX_ONLY
+def test_what_others_compute_leaves_fewer_threads(tmp_path: Path) -> None:
+    cpus = sorted(cpu.affinity())
+
+    def stat(busy: float) -> dict[str, str]:
+        """busy: hundredths of a second since the start, on each CPU of ours."""
+        lines = [f"cpu{number} {int(busy)} 0 0 500 7 0 0 0 0 0" for number in cpus]
+        return {"proc/stat": "\n".join(["cpu 1 2 3 4 5 6 7 8 9 10", *lines, "intr 1 2"]) + "\n"}
+
+    load = cpu.OtherLoad(lay_out(tmp_path, stat(0)))
+    assert load.advise(len(cpus)) is None  # nothing can be said of so short a time
+    time.sleep(0.2)
+    lay_out(tmp_path, stat(0))
+    assert load.advise(len(cpus)) == len(cpus)
+    time.sleep(0.2)
+    lay_out(tmp_path, stat(100))  # more than the time that passed: all of them are taken
+    assert load.advise(len(cpus)) == 1
+    assert cpu.OtherLoad(tmp_path / "nothing").advise(4) is None
