@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gemma_cli.machine import cgroup, cpu, devices, ram
+from tests.gguf_models import tiny_gemma
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -200,3 +202,36 @@ def test_what_others_compute_leaves_fewer_threads(tmp_path: Path) -> None:
     lay_out(tmp_path, stat(100))  # more than the time that passed: all of them are taken
     assert load.advise(len(cpus)) == 1
     assert cpu.OtherLoad(tmp_path / "nothing").advise(4) is None
+
+
+@LINUX_ONLY
+def test_an_answer_leaves_busy_cores_alone(tmp_path: Path) -> None:
+    """The real engine beside real processes that compute on every core."""
+    from gemma_cli.commands.opening import plan_for
+    from gemma_cli.engine.library import C
+    from gemma_cli.engine.llama import LlamaEngine
+    from gemma_cli.engine.protocol import Sampling
+    from gemma_cli.engine.setup import Setup, Weights
+    from gemma_cli.machine.memory import Wishes
+    from gemma_cli.models.gguf import read_header
+
+    path = tiny_gemma(tmp_path / "tiny.gguf")
+    header = read_header(path)
+    plan = plan_for(header, Wishes(n_ctx=256, threads=3, gpu_layers=0))
+    spin = [sys.executable, "-c", "while True: pass"]
+    used = {}
+    for adapt in (False, True):
+        engine = LlamaEngine(Setup(Weights(path, header, plan), adapt_threads=adapt))
+        engine.info()
+        others = [subprocess.Popen(spin) for _ in cpu.affinity()]
+        try:
+            time.sleep(0.5)
+            list(engine.generate(engine.raw("a"), Sampling(temperature=0, max_tokens=1)))
+            used[adapt] = C.llama_n_threads(engine._loaded._context.pointer)
+        finally:
+            for other in others:
+                other.kill()
+                other.wait()
+            engine.close()
+    assert used[False] == 3
+    assert used[True] < 3

@@ -131,6 +131,7 @@ def start_engine(
             snapshots,
             speculate=asked.speculate is not False,
             draft=_draft_for(chosen, asked, plan),
+            adapt_threads=wishes_from(asked).threads is None,
         )
     )
 

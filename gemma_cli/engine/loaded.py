@@ -21,6 +21,7 @@ from gemma_cli.engine.protocol import Done, EngineInfo, StopReason, Timings, Usa
 from gemma_cli.engine.sampling import Sampler
 from gemma_cli.engine.setup import Setup
 from gemma_cli.engine.snapshots import Snapshots
+from gemma_cli.machine.cpu import OtherLoad
 
 
 class Loaded:
@@ -29,8 +30,10 @@ class Loaded:
     def __init__(self, setup: Setup, on_progress: Callable[[float], bool]) -> None:
         """Loads; on_progress as in Model. Raises ModelFileError, EngineError, Cancelled."""
         start = time.perf_counter()
+        self._others = OtherLoad() if setup.adapt_threads else None
         weights = setup.weights
         plan = weights.plan
+        self._threads = plan.threads
         self._model = Model(
             weights.path, plan.gpu_layers, adapters=setup.adapters, on_progress=on_progress
         )
@@ -62,6 +65,7 @@ class Loaded:
         context, prompt = self._context, answer.prompt
         start = time.perf_counter()
         self._watch(answer.abort)
+        self._mind_others()
         # Before the prompt is evaluated: what it builds in a thread is then ready after it.
         sampler = Sampler(answer.sampling, self._model.vocabulary)
         try:
@@ -140,6 +144,12 @@ class Loaded:
         self._context.watch(abort)
         if self._draft is not None:
             self._draft.watch(abort)
+
+    def _mind_others(self) -> None:
+        """Take as many threads as there are cores that nobody else keeps busy."""
+        advice = self._others.advise(self._threads) if self._others else None
+        if advice is not None:
+            self._context.use_threads(advice)
 
     def _after_first_token(self) -> None:
         """The context holds the prompt."""
