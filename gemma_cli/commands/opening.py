@@ -110,12 +110,16 @@ def start_engine(
 
     An unknown file is tried in a child process first, which takes half a second, once.
     """
+    from gemma_cli.commands.noticing import say_unused_gpu
     from gemma_cli.engine.admission import admit
     from gemma_cli.engine.llama import LlamaEngine
     from gemma_cli.engine.setup import Setup, Weights
 
     adapters = adapters_from(asked, chosen.header)
-    plan = plan_for(chosen.header, wishes_from(asked))
+    wishes = wishes_from(asked)
+    if wishes.gpu_layers != 0:
+        say_unused_gpu()
+    plan = plan_for(chosen.header, wishes)
     if plan.n_ctx > plan.n_ctx_max:
         print(
             f"gemma: {chosen.installed.name} was trained on {plan.n_ctx_max} tokens: beyond them, "
@@ -131,7 +135,7 @@ def start_engine(
             snapshots,
             speculate=asked.speculate is not False,
             draft=_draft_for(chosen, asked, plan),
-            adapt_threads=wishes_from(asked).threads is None,
+            adapt_threads=wishes.threads is None,
         )
     )
 
