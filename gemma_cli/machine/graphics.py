@@ -6,7 +6,8 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -63,6 +64,7 @@ class Build:
 
 def graphics_cards(root: Path | None = None) -> tuple[GraphicsCard, ...]:
     """Those of this computer, discrete ones first. root: where Linux's /sys, /proc, /dev are."""
+    found: Iterable[GraphicsCard]
     if sys.platform == "darwin":
         found = _apple()
     elif sys.platform == "win32":
@@ -133,30 +135,23 @@ def _nvidia(root: Path) -> Iterator[GraphicsCard]:
         yield GraphicsCard("nvidia", name, integrated=False, driver=let_in)
 
 
-def _windows() -> Iterator[GraphicsCard]:
+def _windows() -> list[GraphicsCard]:
     """The display adapters of the registry."""
-    if sys.platform != "win32":
-        return
-    import winreg
-
-    with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, _VIDEO_CLASS) as adapters:
-        for index in range(winreg.QueryInfoKey(adapters)[0]):
-            try:
-                with winreg.OpenKey(adapters, winreg.EnumKey(adapters, index)) as adapter:
-                    card = _adapter(dict(_values(adapter)))
-            except OSError:  # "Properties", which only the system reads
-                continue
-            if card is not None:
-                yield card
-
-
-def _values(key: object) -> Iterator[tuple[str, object]]:
+    found: list[GraphicsCard | None] = []
     if sys.platform == "win32":
         import winreg
 
-        for index in range(winreg.QueryInfoKey(key)[1]):
-            name, value, _ = winreg.EnumValue(key, index)
-            yield name, value
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, _VIDEO_CLASS) as adapters:
+            for index in range(winreg.QueryInfoKey(adapters)[0]):
+                # "Properties" is for the system alone to read.
+                with (
+                    suppress(OSError),
+                    winreg.OpenKey(adapters, winreg.EnumKey(adapters, index)) as adapter,
+                ):
+                    count = winreg.QueryInfoKey(adapter)[1]
+                    values = (winreg.EnumValue(adapter, i) for i in range(count))
+                    found.append(_adapter({name: value for name, value, _ in values}))
+    return [card for card in found if card is not None]
 
 
 def _adapter(values: dict[str, object]) -> GraphicsCard | None:
