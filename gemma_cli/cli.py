@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from gemma_cli import __version__
 from gemma_cli.commands.chat import chat
+from gemma_cli.commands.doctor import doctor
 from gemma_cli.commands.history import app as history
 from gemma_cli.commands.list import list_models
 from gemma_cli.commands.pull import pull
@@ -52,6 +53,7 @@ app.command("list")(list_models)
 app.command()(show)
 app.command()(rm)
 app.command()(verify)
+app.command()(doctor)
 app.add_typer(history, name="history")
 
 

@@ -167,17 +167,23 @@ def _draft_for(chosen: ChosenModel, asked: GenerationOptions, plan: Plan) -> Wei
 def snapshot_place(chosen: ChosenModel, settings: Settings) -> SnapshotPlace | None:
     """Where evaluated prompts are kept on disk; None when that is switched off."""
     from gemma_cli.engine.setup import SnapshotPlace
-    from gemma_cli.machine.sizes import parse_size
     from gemma_cli.paths import cache_dir
 
-    asked = os.environ.get("GEMMA_KV_CACHE") or settings.kv_cache
-    limit = parse_size("GEMMA_KV_CACHE", asked) if asked else _KV_CACHE_BYTES
+    limit = kv_cache_limit(settings)
     if not limit:
         return None
     installed = chosen.installed
     status = installed.path.stat()
     model = installed.sha256 or f"{installed.path} {status.st_size} {status.st_mtime_ns}"
     return SnapshotPlace(cache_dir() / "kv", model, limit)
+
+
+def kv_cache_limit(settings: Settings) -> int:
+    """Bytes that evaluated prompts may take on disk; 0: none are kept."""
+    from gemma_cli.machine.sizes import parse_size
+
+    asked = os.environ.get("GEMMA_KV_CACHE") or settings.kv_cache
+    return parse_size("GEMMA_KV_CACHE", asked) if asked else _KV_CACHE_BYTES
 
 
 def keep_state(engine: LlamaEngine, n_past: int | None = None) -> None:

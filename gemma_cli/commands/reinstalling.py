@@ -10,26 +10,26 @@ from functools import cache
 from pathlib import Path
 
 
-def reinstall(requirement: str, cmake_options: str = "", *, dependencies: bool = False) -> str:
-    """A command for the user's shell (PowerShell on Windows) that installs a requirement.
-
-    cmake_options: how llama.cpp is to be compiled; anything but "" builds it again.
-    """
-    build = ["--force-reinstall", "--no-cache-dir"]
-    if importlib.util.find_spec("pip") is not None:
-        command = [sys.executable, "-m", "pip", "install", *build]
-    elif _pipx_name():
-        command = ["pipx", "runpip", _pipx_name(), "install", *build]
-    else:  # what uv made has no pip of its own
-        command = ["uv", "pip", "install", "--python", sys.executable, "--reinstall", "--no-cache"]
-    if not dependencies:
-        command.append("--no-deps")
-    return _in_shell([*command, requirement], cmake_options)
+def install(requirement: str) -> str:
+    """A command for the user's shell (PowerShell on Windows) that installs a package."""
+    return _in_shell([*_installer(), requirement])
 
 
 def reinstall_llama(cmake_options: str = "") -> str:
-    """llama-cpp-python in the version that this gemma needs, compiled with these options."""
-    return reinstall(llama_requirement(), cmake_options)
+    """llama-cpp-python anew, in the version that this gemma needs, compiled with these options."""
+    installer = _installer()
+    again = ["--force-reinstall", "--no-cache-dir", "--no-deps"]
+    if installer[0] == "uv":
+        again = ["--reinstall", "--no-cache", "--no-deps"]
+    return _in_shell([*installer, *again, llama_requirement()], cmake_options)
+
+
+def _installer() -> list[str]:
+    if importlib.util.find_spec("pip") is not None:
+        return [sys.executable, "-m", "pip", "install"]
+    if _pipx_name():
+        return ["pipx", "runpip", _pipx_name(), "install"]
+    return ["uv", "pip", "install", "--python", sys.executable]  # what uv made has no pip
 
 
 @cache
@@ -52,7 +52,7 @@ def _pipx_name() -> str:
     return parts[-1] if len(parts) > 2 and parts[-3:-1] == ("pipx", "venvs") else ""
 
 
-def _in_shell(command: list[str], cmake_options: str) -> str:
+def _in_shell(command: list[str], cmake_options: str = "") -> str:
     if sys.platform == "win32":
         program = shutil.which(command[0]) or command[0]
         quoted = " ".join(_power_quoted(word) for word in [program, *command[1:]])
