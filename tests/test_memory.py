@@ -85,7 +85,8 @@ def test_else_as_many_layers_as_leave_room(large: Header) -> None:
     made = plan(large, machine(64, 8), Wishes())
     assert 0 < made.gpu_layers < 63
     assert made.shares[1].needed <= 7 * GIB
-    one_more = plan(large, machine(64, 8), Wishes(gpu_layers=made.gpu_layers + 1))
+    more = Wishes(n_ctx=made.n_ctx, gpu_layers=made.gpu_layers + 1, force=True)
+    one_more = plan(large, machine(64, 8), more)
     assert one_more.shares[1].needed > 7 * GIB
     two = plan(large, machine(64, 8, 8), Wishes())
     assert two.gpu_layers > made.gpu_layers

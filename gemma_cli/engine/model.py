@@ -27,6 +27,17 @@ def quiet_backend() -> Log:
     return _log
 
 
+def model_params(gpu_layers: int) -> Any:
+    """llama_model_params for so many layers; the planner's figures hold for these alone."""
+    params = C.llama_model_default_params()
+    params.n_gpu_layers = gpu_layers
+    if gpu_layers == 0:
+        # Gemma 4's per-layer embeddings are gigabytes of which a token reads one
+        # row: left in the file. By default only tensors above 4 GiB are.
+        params.lazy_mode = C.LLAMA_LAZY_MODE_ON
+    return params
+
+
 class Model:
     """Weights (or the vocabulary alone) of one GGUF file, memory-mapped."""
 
@@ -46,13 +57,8 @@ class Model:
         admit(path, lambda: on_progress is not None and not on_progress(0.0))
         headroom.check_load(path, parts_of(path))
         log = quiet_backend()
-        params = C.llama_model_default_params()
-        params.n_gpu_layers = gpu_layers
+        params = model_params(gpu_layers)
         params.vocab_only = vocab_only
-        if gpu_layers == 0:
-            # Gemma 4's per-layer embeddings are gigabytes of which a token reads one
-            # row: left in the file. By default only tensors above 4 GiB are.
-            params.lazy_mode = C.LLAMA_LAZY_MODE_ON
         stopped = False
 
         def report(value: float, _data: object) -> bool:

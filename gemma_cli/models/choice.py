@@ -22,7 +22,7 @@ class Capacity(Protocol):
     @property
     def free(self) -> int: ...
 
-    def fit(self, shape: Shape, weights: int) -> Fit: ...
+    def fit(self, shape: Shape, weights: int, beside: int = 0) -> Fit: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def best_file(model: CatalogModel, capacity: Capacity, projector: int = 0) -> Ch
         weights = planned_bytes(model, file)
         if weights is None:
             continue
-        fit = capacity.fit(model.shape, weights + projector)
+        fit = capacity.fit(model.shape, weights, projector)
         if fit.fits:
             return Choice(file, fit)
         choices.append((fit.needed, Choice(file, fit)))
