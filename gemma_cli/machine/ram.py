@@ -61,3 +61,37 @@ def _mac_memory() -> tuple[int, int]:
         if kind in ("free", "inactive", "speculative", "purgeable")
     )
     return total, pages * page
+
+
+def peak_resident() -> int:
+    """The most RAM, in bytes, that this process ever held: mapped weights that it read too."""
+    if sys.platform == "win32":
+        return _windows_peak()
+    for line in read(Path("/proc/self/status")).splitlines():
+        if line.startswith("VmHWM:"):  # getrusage counts what the parent held before
+            return int(line.split()[1]) * 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _windows_peak() -> int:
+    size_t = ctypes.c_size_t
+
+    class Counters(ctypes.Structure):  # PROCESS_MEMORY_COUNTERS, psapi.h
+        _fields_ = (
+            ("size", ctypes.c_ulong),
+            ("faults", ctypes.c_ulong),
+            ("peak", size_t),
+            ("rest", size_t * 7),
+        )
+
+    counters = Counters(size=ctypes.sizeof(Counters))
+    kernel = ctypes.CDLL("kernel32")
+    kernel.GetCurrentProcess.restype = ctypes.c_void_p
+    kernel.K32GetProcessMemoryInfo.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_ulong]
+    kernel.K32GetProcessMemoryInfo(
+        kernel.GetCurrentProcess(), ctypes.byref(counters), counters.size
+    )
+    return int(counters.peak)
