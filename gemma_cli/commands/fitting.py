@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from dataclasses import asdict, replace
 from functools import cache
 
-from gemma_cli.errors import DoesNotFitError
+from gemma_cli.errors import DoesNotFitError, GemmaError
 from gemma_cli.machine.devices import Machine, this_machine
 from gemma_cli.machine.memory import GPU_MARGIN, Plan, Wishes, layouts, plan
 from gemma_cli.models.anatomy import tensors_of
-from gemma_cli.models.choice import Fit, planned_bytes
-from gemma_cli.models.entries import CatalogModel, Shape
+from gemma_cli.models.choice import Fit, best_file, planned_bytes
+from gemma_cli.models.entries import CatalogModel, Shape, load_catalog, quant_rank
 from gemma_cli.models.gguf import Header, Tensor
 
 # A context that a conversation with a pasted page or two needs.
@@ -101,3 +101,42 @@ def expected_header(model: CatalogModel, quant: str) -> Header | None:
     if weights is None:
         return None
     return replace(planned_header(model.shape, weights, quant), name=f"{model.id}:{quant.lower()}")
+
+
+def explained(
+    error: DoesNotFitError, name: str, quant: str, machine: Machine, wishes: Wishes
+) -> DoesNotFitError:
+    """The refusal with commands of the catalogue that would fit in its hint."""
+    ways = []
+    entry = load_catalog().get(name)
+    capacity = MachineCapacity(machine)
+    if entry is not None:
+        worse = [f.quant for f in entry.files if quant_rank(f.quant) > quant_rank(quant)]
+        fitting = next((q for q in worse if _fits(entry, q, machine, wishes)), None)
+        if fitting is not None:
+            ways.append(f"a smaller quantization fits: gemma pull {name}:{fitting.lower()}")
+        lesser = _smaller_gemma(entry, capacity)
+        if lesser is not None:
+            ways.append(f"a smaller Gemma fits: gemma pull {lesser}")
+    hint = error.hint or ""
+    return DoesNotFitError(error.message, "; ".join([*ways, hint]) if ways else hint)
+
+
+def _fits(entry: CatalogModel, quant: str, machine: Machine, wishes: Wishes) -> bool:
+    header = expected_header(entry, quant)
+    try:
+        return header is not None and bool(plan(header, machine, wishes))
+    except GemmaError:
+        return False
+
+
+def _smaller_gemma(entry: CatalogModel, capacity: MachineCapacity) -> str | None:
+    """The largest one of the family that fits."""
+    family = [m for m in load_catalog().models if m.family == entry.family and not m.base]
+    sizes = {m.id: planned_bytes(m, m.files[-1]) or 0 for m in family}
+    for other in sorted(family, key=lambda m: -sizes[m.id]):
+        if sizes[other.id] < sizes[entry.id]:
+            file = best_file(other, capacity)
+            if file.fits:
+                return f"{other.id}:{file.file.quant.lower()}"
+    return None
