@@ -20,7 +20,7 @@ import pytest
 
 import gemma_cli
 from gemma_cli.commands.build_checks import missing_features
-from tests.conftest import Env, Gemma
+from tests.conftest import Env, Gemma, program
 from tests.gguf_models import tiny_gemma
 from tests.hub_server import Behaviour, LoopbackHub, loopback_hub
 
@@ -78,6 +78,20 @@ def test_people_get_a_line_each_and_a_sum(gemma: Gemma, home: Env) -> None:
     assert lines[at + 1].startswith(" " * 20)
     assert "GEMMA_HOME" in lines[at + 1]
     assert "gemma: 1 problem, " in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a pseudo-terminal")
+def test_on_a_terminal_the_columns_stay_apart(with_demo: Env) -> None:
+    from tests.emulator import Terminal
+
+    with Terminal([*program(), "doctor"], with_demo | OFFLINE, columns=80) as terminal:
+        lines = terminal.wait_for(r"gemma: \d+ problem").splitlines()
+    states = ("good", "notice", "problem")
+    assert sum(line.startswith(states) for line in lines) >= len(CHECKS)
+    (at,) = (i for i, line in enumerate(lines) if line.split()[1:2] == ["packages"])
+    assert lines[at + 1].startswith(" " * 20)  # longer than a line, and still in its column
+    assert lines[at + 1][20] != " "
+    assert any("xterm-256color, 80 x 24" in line for line in lines)
 
 
 def test_settings_that_cannot_be_read(gemma: Gemma, home: Env) -> None:

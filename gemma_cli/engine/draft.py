@@ -43,6 +43,9 @@ class DraftModel:
     def watch(self, abort: AbortFlag) -> None:
         self._context.watch(abort)
 
+    def use_threads(self, threads: int) -> None:
+        self._context.use_threads(threads)
+
     def begin(self, tokens: Sequence[int]) -> None:
         self._tokens, self._proposed, self._idle = list(tokens), [], 0
         self._foreign = max(tokens, default=0) >= self._size

@@ -148,8 +148,11 @@ class Loaded:
     def _mind_others(self) -> None:
         """Take as many threads as there are cores that nobody else keeps busy."""
         advice = self._others.advise(self._threads) if self._others else None
-        if advice is not None:
-            self._context.use_threads(advice)
+        if advice is None:
+            return
+        self._context.use_threads(advice)
+        if self._draft is not None:
+            self._draft.use_threads(advice)
 
     def _after_first_token(self) -> None:
         """The context holds the prompt."""
