@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -10,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import gemma_cli
 from gemma_cli.machine import cgroup, cpu, devices, ram
 from tests.gguf_models import tiny_gemma
 
@@ -235,3 +239,60 @@ def test_an_answer_leaves_busy_cores_alone(tmp_path: Path) -> None:
             engine.close()
     assert used[False] == 3
     assert used[True] < 3
+
+
+# Stands where llama.cpp's libraries are, with the functions of ggml-backend.h that are called.
+GGML = r"""
+#include <stddef.h>
+struct device { const char *name, *text, *backend; int type; size_t free, total; };
+static const struct device devices[] = {
+    {"CPU", "A processor", "CPU", 0, 7, 8},
+    {"CUDA0", "NVIDIA One", "CUDA", 1, 20000000000, 24000000000},
+    {"CUDA1", "NVIDIA Two", "CUDA", 1, 9000000000, 8000000000},
+    {"Vulkan0", "Integrated", "Vulkan", 2, 0, 0},
+    {"BLAS", "An accelerator", "BLAS", 3, 0, 0},
+};
+static const char *backends[] = {"CUDA", "Vulkan", "BLAS", "CPU"};
+size_t ggml_backend_dev_count(void) { return 5; }
+const void *ggml_backend_dev_get(size_t i) { return &devices[i]; }
+size_t ggml_backend_reg_count(void) { return 4; }
+const void *ggml_backend_reg_get(size_t i) { return &backends[i]; }
+const char *ggml_backend_reg_name(const char **reg) { return *reg; }
+const char *ggml_backend_dev_name(const struct device *d) { return d->name; }
+const char *ggml_backend_dev_description(const struct device *d) { return d->text; }
+const void *ggml_backend_dev_backend_reg(const struct device *d) { return &d->backend; }
+int ggml_backend_dev_type(const struct device *d) { return d->type; }
+void ggml_backend_dev_memory(const struct device *d, size_t *free, size_t *total) {
+    *free = d->free;
+    *total = d->total;
+}
+"""
+
+
+@LINUX_ONLY
+@pytest.mark.skipif(not shutil.which("cc"), reason="builds a library")
+def test_every_kind_of_device_that_ggml_may_report(tmp_path: Path) -> None:
+    (tmp_path / "ggml.c").write_text(GGML)
+    for name in ("ggml", "ggml-base"):
+        library = tmp_path / f"lib{name}.so"
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "ggml.c"], check=True)
+    code = (
+        "import json; from dataclasses import asdict; from gemma_cli.machine import devices as d;"
+        "print(json.dumps([d.backends(), [asdict(gpu) for gpu in d.gpus()]]))"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"LLAMA_CPP_LIB_PATH": str(tmp_path)},
+        cwd=Path(gemma_cli.__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    names, found = json.loads(told)
+    assert names == ["CUDA", "Vulkan", "BLAS", "CPU"]
+    assert [devices.Device(**each) for each in found] == [
+        devices.Device("NVIDIA One", "gpu", 24 * 10**9, 20 * 10**9, "CUDA", "CUDA0"),
+        # More free than there is cannot be meant.
+        devices.Device("NVIDIA Two", "gpu", 8 * 10**9, 8 * 10**9, "CUDA", "CUDA1"),
+        devices.Device("Integrated", "igpu", 0, 0, "Vulkan", "Vulkan0", unified=True),
+    ]
