@@ -13,7 +13,7 @@ from typing import Any
 
 from gemma_cli.engine.context import context_params
 from gemma_cli.engine.library import C
-from gemma_cli.engine.model import model_params
+from gemma_cli.engine.model import ModelParams
 from gemma_cli.machine.memory import Plan
 from gemma_cli.models.ggml import file_name, open_library
 
@@ -59,7 +59,8 @@ class Weightless:
     """A file opened without allocating anything."""
 
     def __init__(self, path: Path, gpu_layers: int = 0) -> None:
-        params = model_params(gpu_layers)
+        layout = ModelParams(gpu_layers)
+        params = layout.value
         params.no_alloc, params.load_mode = True, C.LLAMA_LOAD_MODE_NONE
         self._model: Any = C.llama_model_load_from_file(file_name(path), params)
         assert self._model, path

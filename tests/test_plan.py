@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -168,3 +170,9 @@ def test_a_file_on_the_hub_by_its_header_alone(
     offline = gemma("plan", "hf:someone/built-GGUF", env={**env, "HF_HUB_OFFLINE": "1"})
     assert offline.returncode == 3
     assert "offline" in offline.stderr
+
+
+def test_the_table_in_the_docs_is_the_planners() -> None:
+    script = Path(__file__).resolve().parents[1] / "scripts" / "memory_table.py"
+    done = subprocess.run([sys.executable, str(script), "--check"], check=False)
+    assert done.returncode == 0

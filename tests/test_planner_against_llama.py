@@ -54,6 +54,15 @@ def test_without_flash_attention_it_is_an_upper_estimate(
     assert real <= compute_bytes(header, 8192, flash_attention=False) < 2 * real
 
 
+def test_llama_cpp_takes_experts_on_the_host_and_a_split(tmp_path: Path) -> None:
+    """Without a GPU nothing moves; that it is understood is what can be seen here."""
+    model = load_catalog().get("gemma4:26b")
+    assert model is not None
+    path = weightless(tmp_path / "model.gguf", model.shape, "Q4_0")
+    simulation = Simulation(path, 31, (20, 11), range(5))
+    simulation.close()
+
+
 @pytest.mark.parametrize("name", ["gemma2:2b", "gemma3:4b", "gemma3n:e4b", "gemma4:26b"])
 def test_what_the_program_itself_asks(tmp_path: Path, name: str) -> None:
     """Simulation reads llama.cpp's log: on every system, and sees flash attention."""

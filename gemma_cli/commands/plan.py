@@ -117,7 +117,10 @@ class _Report:
 
         assert self._chosen.path is not None
         admit(self._chosen.path, lambda: False)
-        simulation = Simulation(self._chosen.path, self._plan.gpu_layers)
+        plan = self._plan
+        simulation = Simulation(
+            self._chosen.path, plan.gpu_layers, plan.split, plan.experts_on_host
+        )
         try:
             said = simulation.ask(self._plan)
         finally:

@@ -35,7 +35,12 @@ class Loaded:
         plan = weights.plan
         self._threads = plan.threads
         self._model = Model(
-            weights.path, plan.gpu_layers, adapters=setup.adapters, on_progress=on_progress
+            weights.path,
+            plan.gpu_layers,
+            split=plan.split,
+            experts_on_host=plan.experts_on_host,
+            adapters=setup.adapters,
+            on_progress=on_progress,
         )
         release_repacked(weights.path, weights.header)
         self.format = PromptFormat(weights.header, weights.path, self._model.vocabulary)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gemma_cli.engine.context import context_params
 from gemma_cli.engine.library import C
-from gemma_cli.engine.model import model_params, quiet_backend
+from gemma_cli.engine.model import ModelParams, quiet_backend
 from gemma_cli.errors import EngineError
 from gemma_cli.machine.memory import Plan
 from gemma_cli.models.ggml import file_name
@@ -38,8 +39,15 @@ class Simulation:
     Only for files that were admitted: llama.cpp aborts on some hostile metadata.
     """
 
-    def __init__(self, path: Path, gpu_layers: int = 0) -> None:
-        params = model_params(gpu_layers)
+    def __init__(
+        self,
+        path: Path,
+        gpu_layers: int = 0,
+        split: Sequence[int] = (),
+        experts_on_host: Sequence[int] = (),
+    ) -> None:
+        layout = ModelParams(gpu_layers, split, experts_on_host)
+        params = layout.value
         # Any other load mode aborts under no_alloc.
         params.no_alloc, params.load_mode = True, C.LLAMA_LOAD_MODE_NONE
         self._log = quiet_backend()

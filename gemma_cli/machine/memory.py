@@ -81,10 +81,16 @@ def layouts(header: Header, machine: Machine, wishes: Wishes) -> list[Plan]:
     """The plans to choose from, largest context first, whether they fit or not."""
     whole, notes = complete(header)
     parts = parts_of(whole)
+    machine = replace(machine, gpus=_used_gpus(machine.gpus))
     return [
         replace(_layout(whole, parts, machine, wishes, n_ctx), notes=notes)
         for n_ctx in _context_sizes(whole, wishes)
     ]
+
+
+def _used_gpus(gpus: tuple[Device, ...]) -> tuple[Device, ...]:
+    """Those that llama.cpp takes: an integrated one only where there is no other."""
+    return tuple(gpu for gpu in gpus if gpu.kind == "gpu") or gpus[:1]
 
 
 def remaining(machine: Machine, plan: Plan) -> Machine:

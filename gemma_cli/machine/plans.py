@@ -92,6 +92,12 @@ class Plan:
         """Layers of each GPU, for llama.cpp's tensor_split; empty with one or none."""
         return tuple(share.layers for share in self.shares[1:]) if len(self.shares) > 2 else ()
 
+    @property
+    def experts_on_host(self) -> range:
+        """The offloaded layers whose experts stay on the host."""
+        first = self.n_layers + 1 - self.gpu_layers
+        return range(first, first + self.host_experts)
+
     def fits(self, gpu_margin: int) -> bool:
         """Whether every device holds its share; memory that is shared counts once."""
         needed = self.host.needed + HOST_MARGIN
