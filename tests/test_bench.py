@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -111,6 +113,28 @@ def test_ctrl_c_shows_what_was_measured(with_demo: Env) -> None:
         assert process.wait(timeout=20) == 130
     assert report["complete"] is False
     assert [run["n_ctx"] for run in report["runs"]] == [32]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for the child in /proc")
+def test_no_child_outlives_a_killed_bench(with_demo: Env) -> None:
+    command = [*program(), "bench", "--ctx", "16384", "--threads", "1"]
+    with subprocess.Popen(command, env=with_demo, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("context 16384"):
+                break
+        children: list[str] = []
+        until = time.monotonic() + 20
+        while not children and time.monotonic() < until:
+            tasks = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+            children = tasks.read_text().split()
+        assert children
+        time.sleep(0.5)
+        process.kill()
+    until = time.monotonic() + 10
+    while Path("/proc", children[0]).exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not Path("/proc", children[0]).exists()
 
 
 def test_the_limit_counts_what_a_token_reads(demo_gguf: Path) -> None:

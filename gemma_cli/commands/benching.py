@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gemma_cli.errors import EngineError
+from gemma_cli.errors import DoesNotFitError, EngineError, ExitCode
 
 if TYPE_CHECKING:
     from gemma_cli.machine.memory import Plan
@@ -137,7 +137,7 @@ def _child(
     wish = json.dumps({"n_ctx": n_ctx, "threads": list(threads), "gpu_layers": gpu_layers})
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", _PROGRAM, str(package), str(path.absolute()), wish],
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,  # held open: the child ends when this process does
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"GGML_NO_BACKTRACE": "1"},
@@ -149,7 +149,9 @@ def _child(
             for line in process.stdout:
                 told = json.loads(line)
                 if "error" in told:
-                    raise EngineError(told["error"], told["hint"])
+                    too_large = told["code"] == ExitCode.MEMORY
+                    kind = DoesNotFitError if too_large else EngineError
+                    raise kind(told["error"], told["hint"])
                 yield told
             if process.wait() != 0:
                 raise EngineError(

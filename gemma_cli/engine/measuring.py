@@ -9,7 +9,9 @@ machine whose speed drifts is then fair to all.
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,12 +26,19 @@ _BOS, _STRIDE = 2, 7919  # tokens from all over the vocabulary
 
 
 def main() -> int:
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     path, wish = Path(sys.argv[2]), json.loads(sys.argv[3])
     try:
         _measure(path, **wish)
     except GemmaError as error:
-        _tell({"error": error.message, "hint": error.hint})
+        _tell({"error": error.message, "hint": error.hint, "code": int(error.exit_code)})
     return 0
+
+
+def _end_with_the_parent() -> None:
+    """Its end of this pipe closes when it ends, however it ends."""
+    os.read(0, 1)  # sys.stdin's lock would be missed when the interpreter shuts down
+    os._exit(1)
 
 
 def _tell(values: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import threading
 import time
 
 # Far larger than any cache that the cores share.
-_BUFFER = 512 << 20
+_BUFFER = 256 << 20
 _SECONDS = 0.4
 _WARM_UP = 2  # passes: threads start, clocks rise
 
