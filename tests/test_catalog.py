@@ -192,6 +192,9 @@ def test_choice_takes_the_best_that_fits() -> None:
 def test_a_gpu_makes_room() -> None:
     assert quant_for("gemma3:12b", 8) != "Q8_0"
     assert quant_for("gemma3:12b", 8, 24) == "Q8_0"
+    # All of it on the card goes before more bits that are half on the host.
+    assert quant_for("gemma3:27b", 64) == "Q8_0"
+    assert quant_for("gemma3:27b", 64, 24) == "Q5_K_M"
 
 
 def test_the_smallest_where_nothing_fits() -> None:

@@ -46,7 +46,8 @@ class MachineCapacity:
             chosen = plan(header, self._machine, wishes)
         except DoesNotFitError:
             return Fit(layout.host.needed, fits=False)
-        return Fit(layout.host.needed, not self._whole_on_gpu or chosen.all_on_gpu)
+        fast = chosen.all_on_gpu or not self._machine.gpus
+        return Fit(layout.host.needed, not self._whole_on_gpu or chosen.all_on_gpu, fast)
 
     def plan(self, header: Header, wishes: Wishes | None = None) -> Plan:
         """How it would be loaded, without any wish if none is given; DoesNotFitError if not."""

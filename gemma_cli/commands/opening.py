@@ -93,12 +93,13 @@ def _default_name(settings: Settings) -> str:
     )
 
 
-def plan_for(header: Header, wishes: Wishes) -> Plan:
-    """The memory plan for this machine as it is now."""
+def plan_for(header: Header, wishes: Wishes, beside: Plan | None = None) -> Plan:
+    """The memory plan for this machine as it is now, or with another plan carried out."""
     from gemma_cli.machine.devices import this_machine
-    from gemma_cli.machine.memory import plan
+    from gemma_cli.machine.memory import plan, remaining
 
-    return plan(header, this_machine(), wishes)
+    machine = this_machine()
+    return plan(header, machine if beside is None else remaining(machine, beside), wishes)
 
 
 def start_engine(
@@ -110,6 +111,7 @@ def start_engine(
 
     An unknown file is tried in a child process first, which takes half a second, once.
     """
+    from gemma_cli.commands.confirming import plan_to_load
     from gemma_cli.commands.noticing import say_unused_gpu
     from gemma_cli.engine.admission import admit
     from gemma_cli.engine.llama import LlamaEngine
@@ -117,17 +119,18 @@ def start_engine(
 
     adapters = adapters_from(asked, chosen.header)
     wishes = wishes_from(asked)
+    wishes = replace(wishes, beside=sum(adapter.path.stat().st_size for adapter in adapters))
     if wishes.gpu_layers != 0:
         say_unused_gpu()
-    plan = plan_for(chosen.header, wishes)
+    path = chosen.installed.path
+    admit(path, lambda: False)  # here: what it says must not fall into a prompt
+    plan = plan_to_load(chosen.installed, chosen.header, wishes)
     if plan.n_ctx > plan.n_ctx_max:
         print(
             f"gemma: {chosen.installed.name} was trained on {plan.n_ctx_max} tokens: beyond them, "
             f"in the context of {plan.n_ctx}, its answers get worse",
             file=sys.stderr,
         )
-    path = chosen.installed.path
-    admit(path, lambda: False)  # here: what it says must not fall into a prompt
     return LlamaEngine(
         Setup(
             Weights(path, chosen.header, plan),
@@ -161,7 +164,8 @@ def _draft_for(chosen: ChosenModel, asked: GenerationOptions, plan: Plan) -> Wei
         )
     header = known_header(installed.path)
     wishes = Wishes(n_ctx=min(plan.n_ctx, header.n_ctx_train), threads=plan.threads)
-    return Weights(installed.path, header, plan_for(header, wishes))
+    wishes = replace(wishes, force=bool(asked.force))
+    return Weights(installed.path, header, plan_for(header, wishes, beside=plan))
 
 
 def snapshot_place(chosen: ChosenModel, settings: Settings) -> SnapshotPlace | None:
@@ -224,8 +228,10 @@ def base_model_notice(chosen: ChosenModel) -> str | None:
 
 def wishes_from(asked: GenerationOptions) -> Wishes:
     """The wishes about memory; raises UsageError for one that cannot be meant."""
-    from gemma_cli.machine.memory import KV_BLOCK, Wishes
+    from gemma_cli.machine.memory import GPU_MARGIN, KV_BLOCK, Wishes
+    from gemma_cli.machine.sizes import parse_size
 
+    margin = None if asked.gpu_margin is None else str(asked.gpu_margin)
     kind = (asked.kv_type or "f16").lower()
     if kind not in KV_BLOCK:
         raise UsageError(f"--kv-type takes {', '.join(KV_BLOCK)}, not '{kind}'")
@@ -235,6 +241,8 @@ def wishes_from(asked: GenerationOptions) -> Wishes:
         threads=number_or_word("--threads", asked.threads, (), least=1),
         kv_type=kind,
         beyond_training=bool(asked.ctx_beyond_training),
+        gpu_margin=GPU_MARGIN if margin is None else parse_size("--gpu-margin", margin),
+        force=bool(asked.force),
     )
 
 

@@ -112,19 +112,12 @@ class _Report:
 
     def _ask(self) -> dict[str, Any] | None:
         """llama.cpp's own figures for a file that is here."""
+        from gemma_cli.commands.confirming import ask_llama_cpp
         from gemma_cli.engine.admission import admit
-        from gemma_cli.engine.simulation import Simulation
 
         assert self._chosen.path is not None
         admit(self._chosen.path, lambda: False)
-        plan = self._plan
-        simulation = Simulation(
-            self._chosen.path, plan.gpu_layers, plan.split, plan.experts_on_host
-        )
-        try:
-            said = simulation.ask(self._plan)
-        finally:
-            simulation.close()
+        said = ask_llama_cpp(self._chosen.path, self._plan)
         return {"kv": said.kv, "compute": sum(said.compute.values())}
 
     def json(self, all_of_them: Sequence[Candidate]) -> dict[str, Any]:

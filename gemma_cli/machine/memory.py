@@ -95,10 +95,11 @@ def _used_gpus(gpus: tuple[Device, ...]) -> tuple[Device, ...]:
 
 def remaining(machine: Machine, plan: Plan) -> Machine:
     """What a machine still has free beside a plan, for a draft model."""
-    by_name = {id(share.device): max(0, share.left) for share in plan.shares}
+    needed = {(share.device.id, share.device.name): share.needed for share in plan.shares}
 
     def beside(device: Device) -> Device:
-        return replace(device, free=by_name.get(id(device), device.free))
+        taken = needed.get((device.id, device.name), 0)
+        return replace(device, free=max(0, device.free - taken))
 
     return replace(machine, host=beside(machine.host), gpus=tuple(map(beside, machine.gpus)))
 

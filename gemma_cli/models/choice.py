@@ -10,10 +10,14 @@ from gemma_cli.models.entries import CatalogFile, CatalogModel, Shape
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """needed: bytes in memory with a useful context. fits: whether this machine has them."""
+    """needed: bytes in memory with a useful context. fits: whether this machine has them.
+
+    fast: nothing of it has to stay on the host of a machine with a GPU.
+    """
 
     needed: int
     fits: bool
+    fast: bool = True
 
 
 class Capacity(Protocol):
@@ -40,7 +44,8 @@ class Choice:
 def best_file(model: CatalogModel, capacity: Capacity, projector: int = 0) -> Choice:
     """The best quantization that fits beside `projector` bytes, else the smallest one.
 
-    A file of unknown size is taken only if there is no other.
+    One that a GPU holds whole goes before a better one that it does not. A file
+    of unknown size is taken only if there is no other.
     """
     choices = []
     for file in model.files:
@@ -48,11 +53,14 @@ def best_file(model: CatalogModel, capacity: Capacity, projector: int = 0) -> Ch
         if weights is None:
             continue
         fit = capacity.fit(model.shape, weights, projector)
-        if fit.fits:
+        if fit.fits and fit.fast:
             return Choice(file, fit)
         choices.append((fit.needed, Choice(file, fit)))
     if not choices:
         return Choice(model.files[-1], None)
+    fitting = [choice for _, choice in choices if choice.fits]
+    if fitting:
+        return fitting[0]
     return min(choices, key=lambda pair: pair[0])[1]
 
 
