@@ -172,6 +172,14 @@ def test_a_file_on_the_hub_by_its_header_alone(
     assert "offline" in offline.stderr
 
 
+def test_the_margin_is_a_setting(gemma: Gemma) -> None:
+    asked = ("gemma3:12b:q4_0", "--gpu", "8GiB", "--ram", "32GiB", "--ctx", "8192")
+    usual = planned(gemma, *asked)["gpu_layers"]
+    greedy = planned(gemma, *asked, env={"GEMMA_GPU_MARGIN": "0"})["gpu_layers"]
+    generous = planned(gemma, *asked, env={"GEMMA_GPU_MARGIN": "3GiB"})["gpu_layers"]
+    assert generous < usual <= greedy
+
+
 def test_the_table_in_the_docs_is_the_planners() -> None:
     script = Path(__file__).resolve().parents[1] / "scripts" / "memory_table.py"
     done = subprocess.run([sys.executable, str(script), "--check"], check=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,14 +20,19 @@ def plan(
         str, typer.Argument(metavar="MODEL", help="A name, hf:OWNER/REPO or a path to a .gguf.")
     ],
     ctx: Annotated[
-        str | None, typer.Option("--ctx", help="Context window in tokens, auto or max.")
+        str | None,
+        typer.Option("--ctx", envvar="GEMMA_CTX", help="Context window in tokens, auto or max."),
     ] = None,
     quant: Annotated[str | None, typer.Option("--quant", help="Quantization.")] = None,
     kv_type: Annotated[
-        str | None, typer.Option("--kv-type", help="KV cache: f16, q8_0 or q4_0.")
+        str | None,
+        typer.Option("--kv-type", envvar="GEMMA_KV_TYPE", help="KV cache: f16, q8_0 or q4_0."),
     ] = None,
     gpu_layers: Annotated[
-        str | None, typer.Option("--gpu-layers", help="Layers on the GPU, auto or all.")
+        str | None,
+        typer.Option(
+            "--gpu-layers", envvar="GEMMA_GPU_LAYERS", help="Layers on the GPU, auto or all."
+        ),
     ] = None,
     gpu: Annotated[
         list[str] | None,
@@ -45,9 +51,11 @@ def plan(
     from gemma_cli.commands.watching import Watcher
     from gemma_cli.errors import DoesNotFitError
     from gemma_cli.models.catalog import parse_name
+    from gemma_cli.settings import load_settings
 
-    said = GenerationOptions(ctx=ctx, gpu_layers=gpu_layers, kv_type=kv_type)
-    wishes = wishes_from(said)
+    margin = os.environ.get("GEMMA_GPU_MARGIN")
+    said = GenerationOptions(ctx=ctx, gpu_layers=gpu_layers, kv_type=kv_type, gpu_margin=margin)
+    wishes = wishes_from(said.over(load_settings()))
     machine = machine_of(gpu or (), ram)
     watcher = Watcher()
     try:
