@@ -8,9 +8,12 @@ import typer
 from typer.core import TyperGroup
 
 from gemma_cli import __version__
+from gemma_cli.commands.bench import bench
 from gemma_cli.commands.chat import chat
+from gemma_cli.commands.doctor import doctor
 from gemma_cli.commands.history import app as history
 from gemma_cli.commands.list import list_models
+from gemma_cli.commands.plan import plan
 from gemma_cli.commands.pull import pull
 from gemma_cli.commands.rm import rm
 from gemma_cli.commands.run import run
@@ -50,8 +53,11 @@ app.command()(run)
 app.command()(pull)
 app.command("list")(list_models)
 app.command()(show)
+app.command()(plan)
 app.command()(rm)
 app.command()(verify)
+app.command()(doctor)
+app.command()(bench)
 app.add_typer(history, name="history")
 
 

@@ -41,6 +41,8 @@ class Settings:
     gpu_layers: str | None = None
     threads: str | None = None
     kv_type: str | None = None
+    gpu_margin: str | None = None
+    force: bool | None = None
     speculate: bool | None = None
     draft: str | None = None
     lora: list[str] | None = None
@@ -107,5 +109,7 @@ _ACCEPTED: dict[str, tuple[str, tuple[type, ...]]] = {
     "lora": _TEXTS,
     "gpu_layers": _COUNT_OR_WORD,
     "threads": _COUNT_OR_WORD,
+    "gpu_margin": ("an amount of memory", (int, str)),
+    "force": ("true or false", (bool,)),
     "kv_cache": ("an amount of memory", (int, str)),
 }

@@ -104,7 +104,7 @@ def _arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     arguments.model = arguments.model or assemble()
     if not arguments.threads:
-        from gemma_cli.machine.devices import usable_threads
+        from gemma_cli.machine.cpu import usable_threads
 
         arguments.threads = usable_threads()
     return arguments

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gemma_cli.models.anatomy import BLOCKS
+
 _UINT32, _INT32, _FLOAT32, _BOOL, _STRING, _ARRAY = 4, 5, 6, 7, 8, 9
 _ALIGNMENT = 32
 Value = int | float | bool | str | Sequence[int] | Sequence[float] | Sequence[bool] | Sequence[str]
@@ -47,10 +49,14 @@ class TensorSpec:
         return math.prod(self.shape) // block * size
 
 
-# ggml's types: elements in a block, bytes of a block (ggml-common.h).
-F32, F16, Q4_0, Q8_0, Q4_K, Q6_K = 0, 1, 2, 8, 12, 14
-_BLOCKS = {F32: (1, 4), F16: (1, 2), Q4_0: (32, 18), Q8_0: (32, 34)}
-_BLOCKS |= {Q4_K: (256, 144), Q6_K: (256, 210)}
+# ggml's numbers of its types (ggml.h).
+KINDS = {
+    "F32": 0, "F16": 1, "Q4_0": 2, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8,
+    "Q4_K": 12, "Q5_K": 13, "Q6_K": 14, "BF16": 30,
+}  # fmt: skip
+F32, F16, Q4_0, Q8_0 = (KINDS[name] for name in ("F32", "F16", "Q4_0", "Q8_0"))
+Q4_K, Q6_K = KINDS["Q4_K"], KINDS["Q6_K"]
+_BLOCKS = {number: BLOCKS[name] for name, number in KINDS.items()}
 
 
 def gguf_header(metadata: Mapping[str, Value], tensors: Sequence[TensorSpec]) -> bytes:

@@ -192,6 +192,9 @@ def test_choice_takes_the_best_that_fits() -> None:
 def test_a_gpu_makes_room() -> None:
     assert quant_for("gemma3:12b", 8) != "Q8_0"
     assert quant_for("gemma3:12b", 8, 24) == "Q8_0"
+    # All of it on the card goes before more bits that are half on the host.
+    assert quant_for("gemma3:27b", 64) == "Q8_0"
+    assert quant_for("gemma3:27b", 64, 24) == "Q5_K_M"
 
 
 def test_the_smallest_where_nothing_fits() -> None:
@@ -219,8 +222,10 @@ def test_what_is_offered_first() -> None:
         return f"{found[0].id}:{found[1].file.quant}" if found else ""
 
     assert offered(machine(0.5)) == ""
-    assert offered(machine(4)) == "gemma3:1b:Q8_0"  # no Gemma 4 is that small
-    assert offered(machine(16)).startswith("gemma4:e4b")
+    assert offered(machine(3)) == "gemma3:1b:Q8_0"  # no Gemma 4 is that small
+    # Its per-layer embeddings stay in the file.
+    assert offered(machine(4)).startswith("gemma4:e2b")
+    assert offered(machine(12)).startswith("gemma4:e4b")
     assert offered(machine(64, 16)) == "gemma4:12b:Q8_0"  # all of it on the card
     assert offered(machine(64, 100)) == "gemma4:31b:Q8_0"
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from gemma_cli.commands.confirming import corrected
+from gemma_cli.engine.simulation import Simulated
 from gemma_cli.errors import DoesNotFitError, UsageError
-from gemma_cli.machine import devices
 from gemma_cli.machine.devices import Device, Machine
-from gemma_cli.machine.memory import Wishes, kv_bytes, plan
+from gemma_cli.machine.memory import Wishes, kv_bytes, plan, remaining
 from gemma_cli.models.gguf import Header, Tensor, read_header
 
 GIB = 1 << 30
@@ -86,7 +87,8 @@ def test_else_as_many_layers_as_leave_room(large: Header) -> None:
     made = plan(large, machine(64, 8), Wishes())
     assert 0 < made.gpu_layers < 63
     assert made.shares[1].needed <= 7 * GIB
-    one_more = plan(large, machine(64, 8), Wishes(gpu_layers=made.gpu_layers + 1))
+    more = Wishes(n_ctx=made.n_ctx, gpu_layers=made.gpu_layers + 1, force=True)
+    one_more = plan(large, machine(64, 8), more)
     assert one_more.shares[1].needed > 7 * GIB
     two = plan(large, machine(64, 8, 8), Wishes())
     assert two.gpu_layers > made.gpu_layers
@@ -118,70 +120,62 @@ def test_wishes_decide(large: Header) -> None:
         plan(large, machine(64, 48), Wishes(gpu_layers=64))
 
 
-def test_this_machine_is_what_the_system_says() -> None:
-    here = devices.this_machine()
-    assert 0 < here.host.free <= here.host.total
-    assert here.threads >= 1
+def test_the_margin_and_force(large: Header) -> None:
+    usual = plan(large, machine(64, 8), Wishes(n_ctx=8192))
+    greedy = plan(large, machine(64, 8), Wishes(n_ctx=8192, gpu_margin=0))
+    assert greedy.gpu_layers > usual.gpu_layers
+    with pytest.raises(DoesNotFitError, match="GPU0"):
+        plan(large, machine(64, 8), Wishes(n_ctx=8192, gpu_layers="all"))
+    forced = plan(large, machine(64, 8), Wishes(n_ctx=8192, gpu_layers="all", force=True))
+    assert forced.gpu_layers == 63
+    assert "as forced" in forced.why
 
 
-@pytest.mark.parametrize(
-    ("files", "cpus"),
-    [
-        ({}, None),
-        ({"cpu.max": "max 100000\n"}, None),
-        ({"cpu.max": "150000 100000\n"}, 1.5),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
-        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.5),
-    ],
-)
-def test_the_cgroups_cpu_quota(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], cpus: float | None
+def test_a_model_all_on_the_gpu_goes_before_a_longer_context(large: Header) -> None:
+    made = plan(large, machine(64, 19.5), Wishes())
+    assert made.gpu_layers == 63
+    assert 8192 <= made.n_ctx < 32768
+
+
+def test_unknown_and_shared_memory(large: Header) -> None:
+    unknown = replace(machine(64), gpus=(Device("Odd", "gpu", 0, 0),))
+    assert plan(large, unknown, Wishes()).gpu_layers == 0
+    shared = replace(machine(24), gpus=(Device("M", "gpu", 24 * GIB, 24 * GIB, unified=True),))
+    assert plan(large, shared, Wishes()).gpu_layers == 63
+    with pytest.raises(DoesNotFitError):
+        plan(large, replace(shared, host=machine(12).host), Wishes(gpu_layers="all"))
+
+
+def test_an_integrated_gpu_counts_only_alone(large: Header) -> None:
+    both = replace(
+        machine(64),
+        gpus=(Device("Card", "gpu", 8 * GIB, 8 * GIB), Device("iGPU", "igpu", 8 * GIB, 8 * GIB)),
+    )
+    made = plan(large, both, Wishes())
+    assert [share.device.name for share in made.shares] == ["CPU", "Card"]
+    assert made.split == ()
+
+
+def test_a_draft_is_planned_beside_its_model(large: Header, small: Header) -> None:
+    computer = machine(64, 18.7)
+    made = plan(large, computer, Wishes(n_ctx=8192))
+    left = remaining(computer, made)
+    assert left.gpus[0].free == computer.gpus[0].free - made.shares[1].needed
+    assert plan(small, left, Wishes(n_ctx=8192)).gpu_layers < 19
+
+
+def test_what_llama_cpp_needs_beyond_the_plan_is_left_for_it(
+    large: Header, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lay_out(tmp_path, files)
-    monkeypatch.setattr(devices, "_CGROUP", tmp_path)
-    assert devices._cgroup_cpus() == cpus
-    assert devices.usable_threads() >= 1
-
-
-@pytest.mark.parametrize(
-    ("files", "limit", "used"),
-    [
-        ({"memory.max": "max\n", "memory.current": "5\n"}, None, 0),
-        (
-            {
-                "memory.max": f"{4 * GIB}\n",
-                "memory.current": f"{3 * GIB}\n",
-                "memory.stat": f"anon 1\ninactive_file {GIB}\n",
-            },
-            4 * GIB,
-            2 * GIB,
-        ),
-        (
-            {
-                "memory/memory.limit_in_bytes": f"{GIB}\n",
-                "memory/memory.usage_in_bytes": f"{MIB}\n",
-                "memory/memory.stat": "total_inactive_file 0\n",
-            },
-            GIB,
-            MIB,
-        ),
-    ],
-)
-def test_the_cgroups_memory_limit(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    files: dict[str, str],
-    limit: int | None,
-    used: int,
-) -> None:
-    lay_out(tmp_path, files)
-    monkeypatch.setattr(devices, "_CGROUP", tmp_path)
-    assert devices._cgroup_memory() == (limit, used)
-    if limit is not None:
-        assert devices.available_memory() <= limit - used
-
-
-def lay_out(folder: Path, files: dict[str, str]) -> None:
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(content)
+    card = Device("Card", "gpu", 8 * GIB, 8 * GIB, id="CUDA0")
+    computer = replace(machine(64), gpus=(card,))
+    wishes = Wishes(n_ctx=8192)
+    made = plan(large, computer, wishes)
+    host, gpu = made.shares
+    said = Simulated({}, 0, {"CUDA0": gpu.compute, "CUDA_Host": host.compute}, True)
+    assert corrected(made, said, large, computer, wishes) == made
+    more = replace(said, compute={"CUDA0": gpu.compute + GIB, "CUDA_Host": 0})
+    again = corrected(made, more, large, computer, wishes)
+    assert again.gpu_layers < made.gpu_layers
+    assert again.shares[1].needed + GIB <= 7 * GIB
+    assert "Card" in capsys.readouterr().err

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from functools import cache
 
-from gemma_cli.errors import DoesNotFitError
+from gemma_cli.errors import DoesNotFitError, GemmaError
 from gemma_cli.machine.devices import Machine, this_machine
-from gemma_cli.machine.memory import Plan, Wishes, compute_bytes, kv_bytes, plan
-from gemma_cli.models.choice import Fit
-from gemma_cli.models.entries import Shape
+from gemma_cli.machine.memory import GPU_MARGIN, Plan, Wishes, layouts, plan
+from gemma_cli.models.anatomy import tensors_of
+from gemma_cli.models.choice import Fit, best_file, planned_bytes
+from gemma_cli.models.entries import CatalogModel, Shape, load_catalog, quant_rank
 from gemma_cli.models.gguf import Header, Tensor
 
 # A context that a conversation with a pasted page or two needs.
 USEFUL_CTX = 8192
-_GPU_MARGIN = 1 << 30
+# To recognise a file's quantization by its size.
+_QUANTS = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "QAT_Q4_0")
 
 
 class MachineCapacity:
@@ -28,38 +32,34 @@ class MachineCapacity:
 
     @property
     def free(self) -> int:
-        gpus = sum(max(0, gpu.free - _GPU_MARGIN) for gpu in self._machine.gpus)
-        return self._machine.host.free + gpus
+        own = (gpu for gpu in self._machine.gpus if not gpu.unified)
+        return self._machine.host.free + sum(max(0, gpu.free - GPU_MARGIN) for gpu in own)
 
-    def fit(self, shape: Shape, weights: int) -> Fit:
-        """For a file of `weights` bytes that is not here yet."""
-        return self.fit_header(planned_header(shape, weights))
+    def fit(self, shape: Shape, weights: int, beside: int = 0) -> Fit:
+        """For a file of `weights` bytes that is not here yet; beside it a projector, say."""
+        return self.fit_header(planned_header(shape, weights), beside)
 
-    def fit_header(self, header: Header) -> Fit:
-        n_ctx = min(USEFUL_CTX, header.n_ctx_train)
-        needed = (
-            header.tensor_bytes
-            + kv_bytes(header, n_ctx, "f16", range(header.n_layers))
-            + compute_bytes(header, n_ctx)
-        )
+    def fit_header(self, header: Header, beside: int = 0) -> Fit:
+        wishes = Wishes(n_ctx=min(USEFUL_CTX, header.n_ctx_train or USEFUL_CTX), beside=beside)
+        (layout,) = layouts(header, replace(self._machine, gpus=()), wishes)
         try:
-            chosen = plan(header, self._machine, Wishes(n_ctx=n_ctx))
+            chosen = plan(header, self._machine, wishes)
         except DoesNotFitError:
-            return Fit(needed, fits=False)
-        return Fit(needed, not self._whole_on_gpu or chosen.gpu_layers > chosen.n_layers)
+            return Fit(layout.host.needed, fits=False)
+        fast = chosen.all_on_gpu or not self._machine.gpus
+        return Fit(layout.host.needed, not self._whole_on_gpu or chosen.all_on_gpu, fast)
 
-    def plan(self, header: Header) -> Plan:
-        """How it would be loaded without any wish; DoesNotFitError if it would not."""
-        return plan(header, self._machine, Wishes())
+    def plan(self, header: Header, wishes: Wishes | None = None) -> Plan:
+        """How it would be loaded, without any wish if none is given; DoesNotFitError if not."""
+        return plan(header, self._machine, wishes or Wishes())
 
 
-def planned_header(shape: Shape, weights: int) -> Header:
-    """The header to expect of a file with these weights: the embedding at a byte an
-    element, as quantizations keep it, and the rest shared equally by the layers."""
-    embedding = min(shape.n_vocab * shape.n_embd, weights // 2)
-    layer = (weights - embedding) // shape.n_layers
-    tensors = [Tensor("token_embd.weight", "", (), embedding, 0)]
-    tensors += [Tensor(f"blk.{i}.weight", "", (), layer, 0) for i in range(shape.n_layers)]
+def planned_header(shape: Shape, weights: int, quant: str = "") -> Header:
+    """The header to expect of a file with these weights, in a quantization or the likeliest one.
+
+    Publishers' choices differ for some tensors: all are scaled to the file's size.
+    """
+    tensors = _scaled(_expected(shape, quant or likely_quant(shape, weights)), weights)
     return Header(
         **asdict(shape),
         name="",
@@ -67,11 +67,77 @@ def planned_header(shape: Shape, weights: int) -> Header:
         finetune="",
         size_label="",
         license="",
-        quant="",
+        quant=quant,
         tokenizer_model="",
         chat_template=None,
         file_bytes=weights,
         tensor_bytes=weights,
-        tensors=tuple(tensors),
+        tensors=tensors,
         split_count=1,
     )
+
+
+def likely_quant(shape: Shape, weights: int) -> str:
+    """The quantization whose file would be of about this size."""
+    return min(_QUANTS, key=lambda quant: abs(_size(_expected(shape, quant)) - weights))
+
+
+@cache
+def _expected(shape: Shape, quant: str) -> tuple[Tensor, ...]:
+    return tensors_of(shape, quant)
+
+
+def _size(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.bytes for tensor in tensors)
+
+
+def _scaled(tensors: tuple[Tensor, ...], weights: int) -> tuple[Tensor, ...]:
+    size = _size(tensors)
+    return tuple(replace(t, bytes=t.bytes * weights // size) for t in tensors)
+
+
+def expected_header(model: CatalogModel, quant: str) -> Header | None:
+    """Of a catalogue file that is not here; None where its size is not even a guess."""
+    weights = planned_bytes(model, model.file(quant))
+    if weights is None:
+        return None
+    return replace(planned_header(model.shape, weights, quant), name=f"{model.id}:{quant.lower()}")
+
+
+def explained(
+    error: DoesNotFitError, name: str, quant: str, machine: Machine, wishes: Wishes
+) -> DoesNotFitError:
+    """The refusal with commands of the catalogue that would fit in its hint."""
+    ways = []
+    entry = load_catalog().get(name)
+    capacity = MachineCapacity(machine)
+    if entry is not None:
+        worse = [f.quant for f in entry.files if quant_rank(f.quant) > quant_rank(quant)]
+        fitting = next((q for q in worse if _fits(entry, q, machine, wishes)), None)
+        if fitting is not None:
+            ways.append(f"a smaller quantization fits: gemma pull {name}:{fitting.lower()}")
+        lesser = _smaller_gemma(entry, capacity)
+        if lesser is not None:
+            ways.append(f"a smaller Gemma fits: gemma pull {lesser}")
+    hint = error.hint or ""
+    return DoesNotFitError(error.message, "; ".join([*ways, hint]) if ways else hint)
+
+
+def _fits(entry: CatalogModel, quant: str, machine: Machine, wishes: Wishes) -> bool:
+    header = expected_header(entry, quant)
+    try:
+        return header is not None and bool(plan(header, machine, wishes))
+    except GemmaError:
+        return False
+
+
+def _smaller_gemma(entry: CatalogModel, capacity: MachineCapacity) -> str | None:
+    """The largest one of the family that fits."""
+    family = [m for m in load_catalog().models if m.family == entry.family and not m.base]
+    sizes = {m.id: planned_bytes(m, m.files[-1]) or 0 for m in family}
+    for other in sorted(family, key=lambda m: -sizes[m.id]):
+        if sizes[other.id] < sizes[entry.id]:
+            file = best_file(other, capacity)
+            if file.fits:
+                return f"{other.id}:{file.file.quant.lower()}"
+    return None

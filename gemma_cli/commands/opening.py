@@ -93,12 +93,13 @@ def _default_name(settings: Settings) -> str:
     )
 
 
-def plan_for(header: Header, wishes: Wishes) -> Plan:
-    """The memory plan for this machine as it is now."""
+def plan_for(header: Header, wishes: Wishes, beside: Plan | None = None) -> Plan:
+    """The memory plan for this machine as it is now, or with another plan carried out."""
     from gemma_cli.machine.devices import this_machine
-    from gemma_cli.machine.memory import plan
+    from gemma_cli.machine.memory import plan, remaining
 
-    return plan(header, this_machine(), wishes)
+    machine = this_machine()
+    return plan(header, machine if beside is None else remaining(machine, beside), wishes)
 
 
 def start_engine(
@@ -110,20 +111,26 @@ def start_engine(
 
     An unknown file is tried in a child process first, which takes half a second, once.
     """
+    from gemma_cli.commands.confirming import plan_to_load
+    from gemma_cli.commands.noticing import say_unused_gpu
     from gemma_cli.engine.admission import admit
     from gemma_cli.engine.llama import LlamaEngine
     from gemma_cli.engine.setup import Setup, Weights
 
     adapters = adapters_from(asked, chosen.header)
-    plan = plan_for(chosen.header, wishes_from(asked))
+    wishes = wishes_from(asked)
+    wishes = replace(wishes, beside=sum(adapter.path.stat().st_size for adapter in adapters))
+    if wishes.gpu_layers != 0:
+        say_unused_gpu()
+    path = chosen.installed.path
+    admit(path, lambda: False)  # here: what it says must not fall into a prompt
+    plan = plan_to_load(chosen.installed, chosen.header, wishes)
     if plan.n_ctx > plan.n_ctx_max:
         print(
             f"gemma: {chosen.installed.name} was trained on {plan.n_ctx_max} tokens: beyond them, "
             f"in the context of {plan.n_ctx}, its answers get worse",
             file=sys.stderr,
         )
-    path = chosen.installed.path
-    admit(path, lambda: False)  # here: what it says must not fall into a prompt
     return LlamaEngine(
         Setup(
             Weights(path, chosen.header, plan),
@@ -131,6 +138,7 @@ def start_engine(
             snapshots,
             speculate=asked.speculate is not False,
             draft=_draft_for(chosen, asked, plan),
+            adapt_threads=wishes.threads is None,
         )
     )
 
@@ -156,7 +164,8 @@ def _draft_for(chosen: ChosenModel, asked: GenerationOptions, plan: Plan) -> Wei
         )
     header = known_header(installed.path)
     wishes = Wishes(n_ctx=min(plan.n_ctx, header.n_ctx_train), threads=plan.threads)
-    return Weights(installed.path, header, plan_for(header, wishes))
+    wishes = replace(wishes, force=bool(asked.force))
+    return Weights(installed.path, header, plan_for(header, wishes, beside=plan))
 
 
 def snapshot_place(
@@ -167,17 +176,23 @@ def snapshot_place(
     expected: as in SnapshotPlace.
     """
     from gemma_cli.engine.setup import SnapshotPlace
-    from gemma_cli.machine.sizes import parse_size
     from gemma_cli.paths import cache_dir
 
-    asked = os.environ.get("GEMMA_KV_CACHE") or settings.kv_cache
-    limit = parse_size("GEMMA_KV_CACHE", asked) if asked else _KV_CACHE_BYTES
+    limit = kv_cache_limit(settings)
     if not limit:
         return None
     installed = chosen.installed
     status = installed.path.stat()
     model = installed.sha256 or f"{installed.path} {status.st_size} {status.st_mtime_ns}"
     return SnapshotPlace(cache_dir() / "kv", model, limit, expected)
+
+
+def kv_cache_limit(settings: Settings) -> int:
+    """Bytes that evaluated prompts may take on disk; 0: none are kept."""
+    from gemma_cli.machine.sizes import parse_size
+
+    asked = os.environ.get("GEMMA_KV_CACHE") or settings.kv_cache
+    return parse_size("GEMMA_KV_CACHE", asked) if asked else _KV_CACHE_BYTES
 
 
 def keep_state(engine: LlamaEngine, n_past: int | None = None) -> None:
@@ -218,8 +233,10 @@ def base_model_notice(chosen: ChosenModel) -> str | None:
 
 def wishes_from(asked: GenerationOptions) -> Wishes:
     """The wishes about memory; raises UsageError for one that cannot be meant."""
-    from gemma_cli.machine.memory import KV_BLOCK, Wishes
+    from gemma_cli.machine.memory import GPU_MARGIN, KV_BLOCK, Wishes
+    from gemma_cli.machine.sizes import parse_size
 
+    margin = None if asked.gpu_margin is None else str(asked.gpu_margin)
     kind = (asked.kv_type or "f16").lower()
     if kind not in KV_BLOCK:
         raise UsageError(f"--kv-type takes {', '.join(KV_BLOCK)}, not '{kind}'")
@@ -229,6 +246,8 @@ def wishes_from(asked: GenerationOptions) -> Wishes:
         threads=number_or_word("--threads", asked.threads, (), least=1),
         kv_type=kind,
         beyond_training=bool(asked.ctx_beyond_training),
+        gpu_margin=GPU_MARGIN if margin is None else parse_size("--gpu-margin", margin),
+        force=bool(asked.force),
     )
 
 

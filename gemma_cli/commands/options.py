@@ -136,6 +136,14 @@ class GenerationOptions:
     kv_type: Annotated[
         str | None, _option("--kv-type", help="KV cache: f16, q8_0 or q4_0.", metavar="TYPE")
     ] = None
+    gpu_margin: Annotated[
+        str | None,
+        _option("--gpu-margin", help="Memory to leave free on each GPU; 1GiB.", metavar="SIZE"),
+    ] = None
+    force: Annotated[
+        bool | None,
+        typer.Option("--force", help="Try to load what does not fit by the plan."),
+    ] = None
     speculate: Annotated[
         bool | None,
         typer.Option(

@@ -23,12 +23,15 @@ def verify(
     from gemma_cli.errors import VerificationError
     from gemma_cli.models.catalog import parse_name
     from gemma_cli.models.store import find_all, installed
+    from gemma_cli.models.verification import remember_verification
     from gemma_cli.terminal.progress import ProgressLine
 
     chosen = [m for name in models for m in find_all(parse_name(name))] if models else installed()
     line = ProgressLine()
     results = [(model, *_check(model, line)) for model in chosen]
     line.end()
+    for model, state, _ in results:
+        remember_verification(model, state)
     if json_output:
         _print_json(results)
     else:

@@ -22,6 +22,22 @@ _ABORTED, _NO_ROOM = 2, 1  # llama_decode's return values (llama.h)
 _WHOLE, _WINDOW = C.LLAMA_STATE_SEQ_FLAGS_NONE, C.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
 
 
+def context_params(plan: Plan) -> Any:
+    """llama_context_params by the plan; the planner's figures hold for these alone."""
+    params = C.llama_context_default_params()
+    params.n_ctx = plan.n_ctx
+    params.n_batch = params.n_ubatch = min(plan.ubatch, plan.n_ctx)
+    params.n_seq_max = 1
+    # The default reserves n_batch rows of 262,144 logits.
+    params.n_outputs_max = min(OUTPUTS, params.n_batch)
+    params.swa_full = False  # the default keeps window layers at full length
+    params.flash_attn_type = C.LLAMA_FLASH_ATTN_TYPE_AUTO
+    params.type_k = params.type_v = _GGML_TYPE[plan.kv_type]
+    params.n_threads = params.n_threads_batch = plan.threads
+    params.no_perf = True
+    return params
+
+
 class Context:
     """A context window on a model: one sequence, evaluated in order.
 
@@ -30,17 +46,7 @@ class Context:
 
     def __init__(self, model: Model, plan: Plan, abort: AbortFlag) -> None:
         log = quiet_backend()
-        params = C.llama_context_default_params()
-        params.n_ctx = plan.n_ctx
-        params.n_batch = params.n_ubatch = min(plan.ubatch, plan.n_ctx)
-        params.n_seq_max = 1
-        # The default reserves n_batch rows of 262,144 logits.
-        params.n_outputs_max = min(OUTPUTS, params.n_batch)
-        params.swa_full = False  # the default keeps window layers at full length
-        params.flash_attn_type = C.LLAMA_FLASH_ATTN_TYPE_AUTO
-        params.type_k = params.type_v = _GGML_TYPE[plan.kv_type]
-        params.n_threads = params.n_threads_batch = plan.threads
-        params.no_perf = True
+        params = context_params(plan)
         params.abort_callback = abort.callback
         params.abort_callback_data = abort.address
         self._abort = abort
@@ -76,6 +82,11 @@ class Context:
         """From now on this flag stops the evaluation."""
         self._abort = abort
         C.llama_set_abort_callback(self._pointer, abort.callback, abort.address)
+
+    def use_threads(self, threads: int) -> None:
+        """Evaluate on so many threads from now on."""
+        self._threads = threads
+        C.llama_set_n_threads(self._pointer, threads, threads)
 
     def leave_a_core(self, leave: bool) -> None:
         """Evaluate on one thread less, so that whoever types is served at once."""

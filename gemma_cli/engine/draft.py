@@ -26,7 +26,8 @@ class DraftModel:
     """Satisfies decoding.Drafter with a model's greedy continuation."""
 
     def __init__(self, weights: Weights, pace: Pace) -> None:
-        self._model = Model(weights.path, weights.plan.gpu_layers)
+        plan = weights.plan
+        self._model = Model(weights.path, plan.gpu_layers, split=plan.split)
         self._context = Context(self._model, weights.plan, AbortFlag())
         self._evaluation = Evaluation(self._context, self._model.sliding_window, _CHECKPOINTS, None)
         self._pace = pace
@@ -42,6 +43,9 @@ class DraftModel:
 
     def watch(self, abort: AbortFlag) -> None:
         self._context.watch(abort)
+
+    def use_threads(self, threads: int) -> None:
+        self._context.use_threads(threads)
 
     def begin(self, tokens: Sequence[int]) -> None:
         self._tokens, self._proposed, self._idle = list(tokens), [], 0

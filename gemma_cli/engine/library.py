@@ -110,6 +110,7 @@ class Log:
         self._debug = os.environ.get("GEMMA_DEBUG", "") not in ("", "0")
         self._errors: list[str] = []
         self._continues_error = False
+        self._all: list[str] | None = None  # every line, while somebody reads them
         self._silence = ctypes.cast(_libc().abs, C.llama_log_callback)
         self._keep = C.llama_log_callback(self._write)
         self._listen(self._debug)
@@ -130,6 +131,16 @@ class Log:
             self._listen(self._debug)
         return result, self._reason()
 
+    def read(self, attempt: Callable[[], Any]) -> tuple[Any, str]:
+        """The attempt's result, and all that llama.cpp said meanwhile."""
+        self._all = []
+        self._listen(True)
+        try:
+            return attempt(), "".join(self._all)
+        finally:
+            self._all = None
+            self._listen(self._debug)
+
     def _reason(self) -> str:
         """The first error line without the function's name and "error loading model ...: "."""
         lines = [line.strip() for line in self._errors if line.strip()]
@@ -139,6 +150,8 @@ class Log:
 
     def _write(self, level: int, text: bytes, _data: object) -> None:
         line = text.decode("utf-8", "replace")
+        if self._all is not None:
+            self._all.append(line)
         if self._debug and level != _LOG_DEBUG:
             sys.stderr.write(line)
         if level == _LOG_ERROR:

@@ -21,6 +21,7 @@ from gemma_cli.engine.protocol import Done, EngineInfo, StopReason, Timings, Usa
 from gemma_cli.engine.sampling import Sampler
 from gemma_cli.engine.setup import Setup
 from gemma_cli.engine.snapshots import Snapshots
+from gemma_cli.machine.cpu import OtherLoad
 
 
 class Loaded:
@@ -29,11 +30,18 @@ class Loaded:
     def __init__(self, setup: Setup, on_progress: Callable[[float], bool]) -> None:
         """Loads; on_progress as in Model. Raises ModelFileError, EngineError, Cancelled."""
         start = time.perf_counter()
+        self._others = OtherLoad() if setup.adapt_threads else None
         weights = setup.weights
         plan = weights.plan
         snapshots = _snapshots(setup)
+        self._threads = plan.threads
         self._model = Model(
-            weights.path, plan.gpu_layers, adapters=setup.adapters, on_progress=on_progress
+            weights.path,
+            plan.gpu_layers,
+            split=plan.split,
+            experts_on_host=plan.experts_on_host,
+            adapters=setup.adapters,
+            on_progress=on_progress,
         )
         release_repacked(weights.path, weights.header)
         self.format = PromptFormat(weights.header, weights.path, self._model.vocabulary)
@@ -63,6 +71,7 @@ class Loaded:
         context, prompt = self._context, answer.prompt
         start = time.perf_counter()
         self._watch(answer.abort)
+        self._mind_others()
         # Before the prompt is evaluated: what it builds in a thread is then ready after it.
         sampler = Sampler(answer.sampling, self._model.vocabulary)
         try:
@@ -141,6 +150,15 @@ class Loaded:
         self._context.watch(abort)
         if self._draft is not None:
             self._draft.watch(abort)
+
+    def _mind_others(self) -> None:
+        """Take as many threads as there are cores that nobody else keeps busy."""
+        advice = self._others.advise(self._threads) if self._others else None
+        if advice is None:
+            return
+        self._context.use_threads(advice)
+        if self._draft is not None:
+            self._draft.use_threads(advice)
 
     def _after_first_token(self) -> None:
         """The context holds the prompt."""

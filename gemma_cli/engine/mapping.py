@@ -10,18 +10,14 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import platform
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from gemma_cli.machine.layout import REPACKED
 from gemma_cli.models.gguf import Header
 
 _PAGE = mmap.PAGESIZE
-# What llama.cpp's CPU kernels rearrange (ggml-cpu/repack.cpp), by machine.
-_REPACKED = frozenset(("Q4_0", "Q4_K", "Q2_K", "IQ4_NL", "MXFP4"))
-_REPACKED_ELSEWHERE = _REPACKED | {"Q5_K", "Q6_K", "Q8_0"}
-_X86 = ("x86_64", "AMD64", "i686")
 
 
 def release_repacked(path: Path, header: Header) -> None:
@@ -32,10 +28,9 @@ def release_repacked(path: Path, header: Header) -> None:
     """
     if sys.platform != "linux" or header.split_count > 1:
         return
-    types = _REPACKED if platform.machine() in _X86 else _REPACKED_ELSEWHERE
     libc = ctypes.CDLL(None)
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    ranges = [(t.offset, t.offset + t.bytes) for t in header.tensors if t.type in types]
+    ranges = [(t.offset, t.offset + t.bytes) for t in header.tensors if t.type in REPACKED]
     for address, first, length in _mappings(path):
         for start, end in ranges:
             low, high = max(start, first), min(end, first + length)

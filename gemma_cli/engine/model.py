@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from gemma_cli.engine.lora import LoadedAdapters
 from gemma_cli.engine.tokens import Vocabulary
 from gemma_cli.errors import Cancelled, ModelFileError
 from gemma_cli.models.adapter import Adapter
-from gemma_cli.models.ggml import file_name
+from gemma_cli.models.ggml import file_name, open_library
 
 _log: Log | None = None
 
@@ -27,6 +28,56 @@ def quiet_backend() -> Log:
     return _log
 
 
+class _BufferOverride(ctypes.Structure):
+    """llama_model_tensor_buft_override (llama.h), which the bindings do not declare."""
+
+    _fields_ = (("pattern", ctypes.c_char_p), ("buft", ctypes.c_void_p))
+
+
+class ModelParams:
+    """llama_model_params for a way to lay a model out; the planner's figures hold for these.
+
+    split: layers of each GPU, () for llama.cpp's own choice. experts_on_host:
+    offloaded layers whose experts stay on the host. value points into this
+    object: keep it until the model is loaded.
+    """
+
+    def __init__(
+        self, gpu_layers: int, split: Sequence[int] = (), experts_on_host: Sequence[int] = ()
+    ) -> None:
+        self.value = C.llama_model_default_params()
+        self.value.n_gpu_layers = gpu_layers
+        if gpu_layers == 0:
+            # Gemma 4's per-layer embeddings are gigabytes of which a token reads one
+            # row: left in the file. By default only tensors above 4 GiB are.
+            self.value.lazy_mode = C.LLAMA_LAZY_MODE_ON
+        if split:
+            self._split = (ctypes.c_float * C.llama_max_devices())(*_proportions(split))
+            self.value.tensor_split = ctypes.cast(self._split, ctypes.POINTER(ctypes.c_float))
+        if experts_on_host:
+            layers = "|".join(str(layer) for layer in experts_on_host)
+            self._overrides = (_BufferOverride * 2)()  # the second ends the list
+            self._overrides[0].pattern = rf"^blk\.({layers})\.ffn_\w+_exps\.".encode()
+            self._overrides[0].buft = _host_buffer_type()
+            self.value.tensor_buft_overrides = ctypes.cast(self._overrides, ctypes.c_void_p)
+
+
+def _proportions(split: Sequence[int]) -> list[float]:
+    """Each GPU's part such that rounding moves no layer: its end lies between two layers."""
+    used = [index for index, layers in enumerate(split) if layers]
+    parts = [float(layers) for layers in split]
+    parts[used[0]] -= 0.5
+    parts[used[-1]] += 0.5
+    return parts
+
+
+def _host_buffer_type() -> int | None:
+    ask = open_library("ggml-base").ggml_backend_cpu_buffer_type
+    ask.restype = ctypes.c_void_p
+    address: int | None = ask()
+    return address
+
+
 class Model:
     """Weights (or the vocabulary alone) of one GGUF file, memory-mapped."""
 
@@ -36,23 +87,23 @@ class Model:
         gpu_layers: int,
         *,
         vocab_only: bool = False,
+        split: Sequence[int] = (),
+        experts_on_host: Sequence[int] = (),
         adapters: Sequence[Adapter] = (),
         on_progress: Callable[[float], bool] | None = None,
     ) -> None:
-        """on_progress: called with 0.0 to 1.0; returning False stops the load.
+        """split, experts_on_host: see ModelParams.
+
+        on_progress: called with 0.0 to 1.0; returning False stops the load.
 
         A file that nobody vouches for is first tried in a child process (see admission).
         """
         admit(path, lambda: on_progress is not None and not on_progress(0.0))
         headroom.check_load(path, parts_of(path))
         log = quiet_backend()
-        params = C.llama_model_default_params()
-        params.n_gpu_layers = gpu_layers
+        layout = ModelParams(gpu_layers, split, experts_on_host)
+        params = layout.value
         params.vocab_only = vocab_only
-        if gpu_layers == 0:
-            # Gemma 4's per-layer embeddings are gigabytes of which a token reads one
-            # row: left in the file. By default only tensors above 4 GiB are.
-            params.lazy_mode = C.LLAMA_LAZY_MODE_ON
         stopped = False
 
         def report(value: float, _data: object) -> bool:

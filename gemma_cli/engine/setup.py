@@ -39,7 +39,8 @@ class Setup:
     adapters: LoRA adapters of the model. snapshots: where evaluated prompts are
     kept on disk, None: nowhere. speculate: guess tokens from the context and
     check them in batches. draft: a small model of the same vocabulary that
-    guesses too.
+    guesses too. adapt_threads: the plan's threads are the most there are; where
+    others keep cores busy, an answer is made on fewer.
     """
 
     weights: Weights
@@ -47,3 +48,4 @@ class Setup:
     snapshots: SnapshotPlace | None = None
     speculate: bool = True
     draft: Weights | None = None
+    adapt_threads: bool = False

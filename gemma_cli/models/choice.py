@@ -10,10 +10,14 @@ from gemma_cli.models.entries import CatalogFile, CatalogModel, Shape
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """needed: bytes in memory with a useful context. fits: whether this machine has them."""
+    """needed: bytes in memory with a useful context. fits: whether this machine has them.
+
+    fast: nothing of it has to stay on the host of a machine with a GPU.
+    """
 
     needed: int
     fits: bool
+    fast: bool = True
 
 
 class Capacity(Protocol):
@@ -22,7 +26,7 @@ class Capacity(Protocol):
     @property
     def free(self) -> int: ...
 
-    def fit(self, shape: Shape, weights: int) -> Fit: ...
+    def fit(self, shape: Shape, weights: int, beside: int = 0) -> Fit: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +44,23 @@ class Choice:
 def best_file(model: CatalogModel, capacity: Capacity, projector: int = 0) -> Choice:
     """The best quantization that fits beside `projector` bytes, else the smallest one.
 
-    A file of unknown size is taken only if there is no other.
+    One that a GPU holds whole goes before a better one that it does not. A file
+    of unknown size is taken only if there is no other.
     """
     choices = []
     for file in model.files:
         weights = planned_bytes(model, file)
         if weights is None:
             continue
-        fit = capacity.fit(model.shape, weights + projector)
-        if fit.fits:
+        fit = capacity.fit(model.shape, weights, projector)
+        if fit.fits and fit.fast:
             return Choice(file, fit)
         choices.append((fit.needed, Choice(file, fit)))
     if not choices:
         return Choice(model.files[-1], None)
+    fitting = [choice for _, choice in choices if choice.fits]
+    if fitting:
+        return fitting[0]
     return min(choices, key=lambda pair: pair[0])[1]
 
 

@@ -30,6 +30,9 @@ class Shape:
     """A model's shape under the names of gguf.Header, for planning before any download.
 
     head_dim_*_swa: head sizes of window layers where they differ, else None.
+    n_ff_layers: feed-forward width per layer. key_is_value: full-attention
+    layers have no V of their own. n_embd_per_layer: width of the embeddings
+    that each layer has (Gemma 3n, E2B, E4B). n_expert, n_ff_exp: mixture of experts.
     """
 
     architecture: str
@@ -47,6 +50,12 @@ class Shape:
     sliding_pattern: tuple[bool, ...]
     shared_kv_layers: int
     n_vocab: int
+    n_ff_layers: tuple[int, ...]
+    key_is_value: bool
+    n_embd_per_layer: int
+    n_expert: int
+    n_expert_used: int
+    n_ff_exp: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +248,9 @@ def _shape(entry: dict[str, Any]) -> Shape:
     pattern = tuple(period > 0 and i % period < period - 1 for i in range(layers))
     full, window = entry["kv_heads"], entry.get("kv_heads_window", entry["kv_heads"])
     head, head_window = entry["head_size"], entry.get("head_size_window")
+    shared, ff = entry.get("shared_kv_layers", 0), entry["feed_forward"]
+    # Gemma 4 E2B: the layers that share another's KV are twice as wide.
+    owning = entry.get("feed_forward_owning_kv", ff)
     return Shape(
         architecture=entry["architecture"],
         n_layers=layers,
@@ -253,8 +265,14 @@ def _shape(entry: dict[str, Any]) -> Shape:
         head_dim_v_swa=head_window,
         sliding_window=entry.get("window", 0),
         sliding_pattern=pattern,
-        shared_kv_layers=entry.get("shared_kv_layers", 0),
+        shared_kv_layers=shared,
         n_vocab=entry["vocabulary"],
+        n_ff_layers=(owning,) * (layers - shared) + (ff,) * shared,
+        key_is_value=entry.get("key_is_value", False),
+        n_embd_per_layer=entry.get("per_layer_embedding", 0),
+        n_expert=entry.get("experts", 0),
+        n_expert_used=entry.get("experts_used", 0),
+        n_ff_exp=entry.get("expert_feed_forward", 0),
     )
 
 

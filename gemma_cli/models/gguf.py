@@ -58,7 +58,8 @@ class Header:
     True for a window layer. shared_kv_layers: how many of the last layers
     reuse another layer's KV. tensor_bytes: all tensors, without the header.
     split_count: files that the model consists of, 1 for a single one.
-    rope_dims: elements of a head that are rotated, 0 for all.
+    rope_dims: elements of a head that are rotated, 0 for all. n_ff_layers,
+    key_is_value and what follows: as in entries.Shape.
     """
 
     architecture: str
@@ -90,6 +91,12 @@ class Header:
     split_count: int
     norm_epsilon: float = 0.0
     rope_dims: int = 0
+    n_ff_layers: tuple[int, ...] = ()
+    key_is_value: bool = False
+    n_embd_per_layer: int = 0
+    n_expert: int = 0
+    n_expert_used: int = 0
+    n_ff_exp: int = 0
 
 
 def read_header(path: Path) -> Header:
@@ -197,7 +204,7 @@ class _Metadata:
             sliding_window=window,
             sliding_pattern=self._pattern(n_layers, window),
             shared_kv_layers=self._shared_kv_layers(n_layers),
-            n_vocab=self._reader.count("tokenizer.ggml.tokens"),
+            n_vocab=self._reader.count("tokenizer.ggml.tokens") or _embedding_rows(tensors),
             tokenizer_model=self._text("tokenizer.ggml.model"),
             chat_template=self._text("tokenizer.chat_template") or None,
             file_bytes=size,
@@ -208,6 +215,12 @@ class _Metadata:
             rope_dims=max(
                 self._number("rope.dimension_count"), self._number("rope.dimension_count_swa")
             ),
+            n_ff_layers=self._per_layer("feed_forward_length", n_layers, 0),
+            key_is_value=_key_is_value(tensors),
+            n_embd_per_layer=self._per_layer_embedding(tensors, n_layers),
+            n_expert=self._number("expert_count"),
+            n_expert_used=self._number("expert_used_count"),
+            n_ff_exp=self._number("expert_feed_forward_length"),
         )
 
     def _text(self, key: str) -> str:
@@ -261,6 +274,13 @@ class _Metadata:
             return max(0, n_layers - _GEMMA3N_KV_LAYERS)
         return min(self._number("attention.shared_kv_layers"), n_layers)
 
+    def _per_layer_embedding(self, tensors: tuple[Tensor, ...], n_layers: int) -> int:
+        """Its key's name differs between generations; the tensor's does not."""
+        for tensor in tensors:
+            if tensor.name == "per_layer_token_embd.weight" and n_layers:
+                return tensor.shape[0] // n_layers
+        return 0
+
     def _quant(self, tensors: tuple[Tensor, ...]) -> str:
         stated = self._reader.value("general.file_type")
         if isinstance(stated, int) and stated & ~_GUESSED in _FILE_TYPES:
@@ -283,6 +303,17 @@ class _Metadata:
                 "download it again, or check it where it came from",
             )
         return tensors
+
+
+def _embedding_rows(tensors: tuple[Tensor, ...]) -> int:
+    shapes = (t.shape for t in tensors if t.name == "token_embd.weight")
+    return next((shape[1] for shape in shapes if len(shape) > 1), 0)
+
+
+def _key_is_value(tensors: tuple[Tensor, ...]) -> bool:
+    """Whether a layer has K but no V. Files without K in sharing layers lack both there."""
+    names = {tensor.name for tensor in tensors}
+    return any(n.replace("attn_k.", "attn_v.") not in names for n in names if ".attn_k.w" in n)
 
 
 def _whole(value: object) -> int:

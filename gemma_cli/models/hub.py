@@ -14,7 +14,7 @@ import os
 import re
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -63,6 +63,29 @@ def endpoint() -> str:
 
 def is_offline() -> bool:
     return bool(constants.is_offline_mode())
+
+
+def greet(seconds: float) -> str:
+    """Ask the Hub for nothing, and the token's owner if there is a token: what it says.
+
+    TransientError if nobody answers in time; DownloadError if it refuses the token.
+    """
+    headers = _hub_headers()
+    if "authorization" not in headers:
+        with closing(_open("HEAD", f"{endpoint()}/", headers, seconds, follow=True)) as response:
+            if response.status_code >= 500:
+                raise TransientError(f"HTTP {response.status_code}")
+        return f"{endpoint()} answers; no token is set, which only gated models need"
+    whoami = f"{endpoint()}/api/whoami-v2"
+    with closing(_open("GET", whoami, headers, seconds, follow=True)) as response:
+        if response.status_code >= 500:
+            raise TransientError(f"HTTP {response.status_code}")
+        if response.status_code in (401, 403):
+            raise DownloadError(
+                f"{endpoint()} refuses the token that is set",
+                "set HF_TOKEN anew, or log in again: hf auth login",
+            )
+    return f"{endpoint()} answers, and takes the token"
 
 
 def list_repo(repo: str, revision: str | None, report: Report) -> Listing:
@@ -224,7 +247,7 @@ def _open(
     method: str, url: str, headers: dict[str, str], timeout: float, *, follow: bool
 ) -> httpx2.Response:
     client = _session()
-    limits = httpx2.Timeout(timeout, connect=_CONNECT_S)
+    limits = httpx2.Timeout(timeout, connect=min(timeout, _CONNECT_S))
     # Any compression would change the size and the hash of what arrives.
     headers = {**headers, "Accept-Encoding": "identity"}
     try:

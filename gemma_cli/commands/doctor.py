@@ -1,0 +1,109 @@
+"""`gemma doctor`: what this machine and this build can do, and what to do about it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gemma_cli.errors import ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gemma_cli.commands.build_checks import BuildReport
+    from gemma_cli.commands.finding import Check, Finding
+
+_STATE, _CHECK = 7, 9  # columns
+
+
+def doctor(
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Look for what is broken or could be better, and say how to mend it. Changes nothing."""
+    from gemma_cli.commands import build_checks
+
+    report = build_checks.ask_llama()
+    found = []
+    for finding in _examine(report):
+        found.append(finding)
+        if not json_output:
+            _print(finding)
+    if json_output:
+        _print_json(found, report)
+    problems = [finding for finding in found if finding.state == "problem"]
+    notices = sum(finding.state == "notice" for finding in found)
+    print(
+        f"gemma: {_count(len(problems), 'problem')}, {_count(notices, 'notice')}", file=sys.stderr
+    )
+    raise typer.Exit(ExitCode.FAILURE if problems else ExitCode.OK)
+
+
+def _examine(report: BuildReport) -> Iterator[Finding]:
+    """Every check, in the order in which one thing rests on another."""
+    from gemma_cli.commands import build_checks, place_checks
+    from gemma_cli.commands.finding import findings
+
+    checks: list[tuple[str, Check]] = [
+        ("python", build_checks.python),
+        ("packages", build_checks.packages),
+        ("llama.cpp", lambda: build_checks.llama(report)),
+        ("gpu", lambda: build_checks.graphics(report)),
+        ("memory", build_checks.memory),
+        ("settings", place_checks.settings),
+        ("folders", place_checks.folders),
+        ("disk", place_checks.disk),
+        ("kv cache", place_checks.snapshots),
+        ("history", place_checks.history),
+        ("hub", place_checks.hub),
+        ("terminal", place_checks.terminal),
+    ]
+    if report.error is None:  # headers are read by llama.cpp's library
+        checks.insert(-3, ("models", place_checks.models))
+    for name, check in checks:
+        yield from findings(name, check)
+
+
+def _print(finding: Finding) -> None:
+    """A pipe gets a line; a terminal what fits its width. A command stays in one piece."""
+    import shutil
+    import textwrap
+
+    from gemma_cli.terminal.sanitize import clean_line
+
+    indent = " " * (_STATE + _CHECK + 4)
+    text = clean_line(finding.text)
+    if sys.stdout.isatty():
+        width = max(shutil.get_terminal_size().columns - len(indent), 20)
+        lines = textwrap.wrap(text, width, break_on_hyphens=False, break_long_words=False)
+        text = f"\n{indent}".join(lines)
+    typer.echo(f"{finding.state:<{_STATE}}  {finding.check:<{_CHECK}}  {text}")
+    if finding.fix is not None:
+        typer.echo(f"{indent}{clean_line(finding.fix)}")
+
+
+def _print_json(found: list[Finding], report: BuildReport) -> None:
+    """Keys are only ever added."""
+    import json
+    from dataclasses import asdict
+
+    from gemma_cli import __version__
+
+    whole = {
+        "version": __version__,
+        "ok": all(finding.state != "problem" for finding in found),
+        "findings": [asdict(finding) for finding in found],
+        "llama_cpp": {
+            "error": report.error,
+            "library": report.library,
+            "system_info": report.system_info,
+            "backends": list(report.backends),
+            "gpus": list(report.gpus),
+        },
+    }
+    typer.echo(json.dumps(whole, ensure_ascii=False, indent=2))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,73 @@
+"""A GPU that is here and not used: said by every command that loads a model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gemma_cli.machine.graphics import GraphicsCard
+
+_STATE = "unused-gpu.json"
+
+
+@cache
+def say_unused_gpu() -> None:
+    """Once a process, on stderr: which GPU this llama.cpp cannot use, and what to type.
+
+    A discrete GPU (or Apple's) is worth a reminder at every start, for it makes
+    answers many times faster. An integrated one reads the same memory as the
+    CPU: it is mentioned once on this machine, and by `gemma doctor`.
+    """
+    from gemma_cli.machine.devices import backends, gpus
+    from gemma_cli.machine.graphics import graphics_cards, hidden_by_environment
+
+    if gpus() or hidden_by_environment():
+        return
+    cards = [card for card in graphics_cards() if card.driver]
+    if not cards or (cards[0].integrated and not _is_new(cards[0])):
+        return
+    what, command = unused(cards[0], backends())
+    print(f"gemma: {what} (--gpu-layers 0 silences this):\n  {command}", file=sys.stderr)
+
+
+def unused(card: GraphicsCard, backends: Sequence[str]) -> tuple[str, str]:
+    """(why this llama.cpp does not use a card, the command that mends it)"""
+    from gemma_cli.commands.reinstalling import reinstall_llama
+    from gemma_cli.machine.cpu import is_translated
+    from gemma_cli.machine.graphics import build_for
+
+    if is_translated():
+        return (
+            f"{card.name} is not used: this Python was built for Intel Macs. Install one for"
+            " Apple Silicon, and gemma with it",
+            "uv tool install --python cpython-3.12-macos-aarch64 gemma-cli",
+        )
+
+    driving = [backend for backend in card.backends if backend in backends]
+    if driving:
+        check = "nvidia-smi" if card.vendor == "nvidia" else "gemma doctor"
+        return (
+            f"{card.name} is not used: {driving[0]}, which this llama.cpp was built with,"
+            " finds no device; ask its driver",
+            check,
+        )
+    build = build_for(card)
+    return (
+        f"{card.name} is not used: llama.cpp was built without {build.backend};"
+        f" with {build.needs} it can be built anew",
+        reinstall_llama(build.option),
+    )
+
+
+def _is_new(card: GraphicsCard) -> bool:
+    """Whether an integrated GPU was not mentioned on this machine yet; from now on it was."""
+    from gemma_cli.models.state import read_state, write_state
+
+    told = read_state(_STATE)
+    if told.get(card.name):
+        return False
+    write_state(_STATE, told | {card.name: True})
+    return True

@@ -1,0 +1,228 @@
+"""`gemma plan`: what of a model would go where, here or on another machine, before any download."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gemma_cli.commands.planning import Candidate
+    from gemma_cli.machine.devices import Machine
+    from gemma_cli.machine.memory import Plan, Wishes
+
+
+def plan(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A name, hf:OWNER/REPO or a path to a .gguf.")
+    ],
+    ctx: Annotated[
+        str | None,
+        typer.Option("--ctx", envvar="GEMMA_CTX", help="Context window in tokens, auto or max."),
+    ] = None,
+    quant: Annotated[str | None, typer.Option("--quant", help="Quantization.")] = None,
+    kv_type: Annotated[
+        str | None,
+        typer.Option("--kv-type", envvar="GEMMA_KV_TYPE", help="KV cache: f16, q8_0 or q4_0."),
+    ] = None,
+    gpu_layers: Annotated[
+        str | None,
+        typer.Option(
+            "--gpu-layers", envvar="GEMMA_GPU_LAYERS", help="Layers on the GPU, auto or all."
+        ),
+    ] = None,
+    gpu: Annotated[
+        list[str] | None,
+        typer.Option("--gpu", metavar="SIZE", help="For a machine with such a GPU (repeatable)."),
+    ] = None,
+    ram: Annotated[
+        str | None,
+        typer.Option("--ram", metavar="SIZE", help="For a machine with so much RAM."),
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what a model needs, what fits, and how fast it can be; nothing is loaded."""
+    from gemma_cli.commands.opening import wishes_from
+    from gemma_cli.commands.options import GenerationOptions
+    from gemma_cli.commands.planning import candidates, machine_of
+    from gemma_cli.commands.watching import Watcher
+    from gemma_cli.errors import DoesNotFitError
+    from gemma_cli.models.catalog import parse_name
+    from gemma_cli.settings import load_settings
+
+    margin = os.environ.get("GEMMA_GPU_MARGIN")
+    said = GenerationOptions(ctx=ctx, gpu_layers=gpu_layers, kv_type=kv_type, gpu_margin=margin)
+    wishes = wishes_from(said.over(load_settings()))
+    machine = machine_of(gpu or (), ram)
+    watcher = Watcher()
+    try:
+        chosen, all_of_them = candidates(parse_name(model), quant, machine, watcher.report)
+    finally:
+        watcher.close()
+    report = _Report(chosen, machine, wishes, another=bool(gpu or ram))
+    _note_build(bool(gpu))
+    if json_output:
+        import json
+
+        typer.echo(json.dumps(report.json(all_of_them), ensure_ascii=False, indent=2))
+    else:
+        report.print(all_of_them)
+    if isinstance(report.refusal, DoesNotFitError):
+        raise report.refusal
+
+
+def _note_build(gpus_named: bool) -> None:
+    from gemma_cli.machine.devices import backends
+
+    if gpus_named and backends() == ("CPU",):
+        typer.echo(
+            "gemma: the llama.cpp that is installed here is for CPUs only: to use GPUs, that "
+            "machine needs one built for them (gemma doctor there says how)",
+            err=True,
+        )
+
+
+class _Report:
+    """A plan, or why there is none, and its alternatives."""
+
+    def __init__(
+        self, chosen: Candidate, machine: Machine, wishes: Wishes, *, another: bool
+    ) -> None:
+        from gemma_cli.commands.fitting import explained
+        from gemma_cli.commands.planning import closest
+        from gemma_cli.errors import DoesNotFitError
+        from gemma_cli.machine.memory import plan as make_plan
+
+        self._chosen, self._machine, self._wishes = chosen, machine, wishes
+        self._another = another
+        self.refusal: DoesNotFitError | None = None
+        try:
+            self._plan = make_plan(chosen.header, machine, wishes)
+        except DoesNotFitError as error:
+            self._plan = closest(chosen.header, machine, wishes)
+            self.refusal = explained(error, chosen.name, chosen.quant, machine, wishes)
+        self._host_bandwidth, self._gpu_bandwidth = self._bandwidths()
+        self._confirmed = self._ask() if chosen.path and not another else None
+
+    def _bandwidths(self) -> tuple[float, float]:
+        from gemma_cli.machine.speed import ASSUMED_GPU_BANDWIDTH, ASSUMED_HOST_BANDWIDTH
+
+        self._measured = not self._another and self._machine.host.free > 2 << 30
+        host = ASSUMED_HOST_BANDWIDTH
+        if self._measured:
+            from gemma_cli.machine.bandwidth import read_bandwidth
+
+            host = read_bandwidth(self._machine.threads)
+        return host, ASSUMED_GPU_BANDWIDTH
+
+    def _ask(self) -> dict[str, Any] | None:
+        """llama.cpp's own figures for a file that is here."""
+        from gemma_cli.commands.confirming import ask_llama_cpp
+        from gemma_cli.engine.admission import admit
+
+        assert self._chosen.path is not None
+        admit(self._chosen.path, lambda: False)
+        said = ask_llama_cpp(self._chosen.path, self._plan)
+        return {"kv": said.kv, "compute": sum(said.compute.values())}
+
+    def json(self, all_of_them: Sequence[Candidate]) -> dict[str, Any]:
+        """The contract's object; keys are only ever added."""
+        chosen, plan = self._chosen, self._plan
+        return {
+            "model": chosen.name,
+            "quant": chosen.quant,
+            "file_bytes": chosen.header.file_bytes,
+            "n_ctx": plan.n_ctx,
+            "n_ctx_max": plan.n_ctx_max,
+            "n_layers": plan.n_layers,
+            "gpu_layers": plan.gpu_layers,
+            "kv_type": plan.kv_type,
+            "devices": [
+                {
+                    "name": share.device.name,
+                    "kind": share.device.kind,
+                    "total": share.device.total,
+                    "free": share.device.free,
+                    "weights": share.weights,
+                    "kv": share.kv,
+                    "compute": share.compute,
+                    "left": share.left,
+                    "layers": share.layers,
+                }
+                for share in plan.shares
+            ],
+            "fits": self.refusal is None,
+            "why": self.refusal.message if self.refusal else plan.why,
+            "alternatives": [self._row(each) for each in all_of_them if each is not chosen],
+            "ubatch": plan.ubatch,
+            "threads": plan.threads,
+            "host_experts": plan.host_experts,
+            "in_file": plan.in_file,
+            "notes": list(plan.notes),
+            "tokens_per_second_estimate": self._speed(chosen, plan),
+            "bandwidth": {
+                "host": round(self._host_bandwidth),
+                "gpu": round(self._gpu_bandwidth),
+                "measured": self._measured,
+            },
+            "llama_cpp": self._confirmed,
+        }
+
+    def _row(self, candidate: Candidate) -> dict[str, Any]:
+        from gemma_cli.commands.planning import closest
+        from gemma_cli.errors import DoesNotFitError
+        from gemma_cli.machine.memory import plan as make_plan
+
+        try:
+            made, fits = make_plan(candidate.header, self._machine, self._wishes), True
+        except DoesNotFitError:
+            made, fits = closest(candidate.header, self._machine, self._wishes), False
+        return {
+            "quant": candidate.quant,
+            "n_ctx": made.n_ctx,
+            "gpu_layers": made.gpu_layers,
+            "fits": fits,
+            "bytes": candidate.header.file_bytes,
+            "needed": sum(share.needed for share in made.shares),
+            "here": candidate.path is not None,
+            "tokens_per_second_estimate": self._speed(candidate, made),
+        }
+
+    def _speed(self, candidate: Candidate, plan: Plan) -> float:
+        from gemma_cli.machine.speed import tokens_per_second
+
+        speed = tokens_per_second(candidate.header, plan, self._host_bandwidth, self._gpu_bandwidth)
+        return round(speed, 1)
+
+    def print(self, all_of_them: Sequence[Candidate]) -> None:
+        from gemma_cli.commands.planview import devices_text, facts_text, quantizations_text
+
+        chosen, plan = self._chosen, self._plan
+        typer.echo(facts_text(chosen, plan, fits=self.refusal is None))
+        typer.echo(devices_text(plan))
+        rows = [self._row(each) for each in all_of_them]
+        typer.echo(quantizations_text(rows, chosen.quant, plan.n_layers))
+        source = "measured" if self._measured else "assumed"
+        gpus = f", {self._gpu_bandwidth / 1e9:.0f} GB/s assumed of a GPU" if plan.gpu_layers else ""
+        typer.echo(
+            f"\n~tok/s: an estimate, what memory allows at {self._host_bandwidth / 1e9:.0f} GB/s"
+            f" ({source}){gpus}; real decoding is slower.",
+            err=True,
+        )
+        for note in plan.notes:
+            typer.echo(f"gemma: {note}", err=True)
+        if self._confirmed:
+            typer.echo(_agreement(plan, self._confirmed), err=True)
+
+
+def _agreement(plan: Plan, said: dict[str, Any]) -> str:
+    kv = sum(share.kv for share in plan.shares)
+    compute = sum(share.compute for share in plan.shares)
+    mib = 1 << 20
+    return (
+        f"llama.cpp itself, asked: KV cache {said['kv'] / mib:.0f} MiB (planned {kv / mib:.0f}), "
+        f"compute {said['compute'] / mib:.0f} MiB (planned {compute / mib:.0f})."
+    )

@@ -1,0 +1,133 @@
+"""What `gemma plan` plans: a model's quantizations, and a machine, this one or another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gemma_cli.commands.fitting import MachineCapacity, expected_header
+from gemma_cli.errors import ModelNotFoundError, UsageError
+from gemma_cli.machine.devices import Device, Machine, this_machine
+from gemma_cli.machine.memory import Plan, Wishes, layouts
+from gemma_cli.machine.sizes import parse_size
+from gemma_cli.models.catalog import ModelRef, load_catalog
+from gemma_cli.models.choice import best_file
+from gemma_cli.models.entries import CatalogModel
+from gemma_cli.models.events import Report
+from gemma_cli.models.gguf import Header
+from gemma_cli.models.headers import known_header
+from gemma_cli.models.store import InstalledModel, find_all
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One file that could be loaded. path: where it is, None if it is not here."""
+
+    name: str
+    quant: str
+    header: Header
+    path: Path | None = None
+
+
+def machine_of(gpus: Sequence[str], ram: str | None) -> Machine:
+    """This machine; or one with the memory that was named, all of it free."""
+    here = this_machine()
+    if not gpus and ram is None:
+        return here
+    host = here.host
+    if ram is not None:
+        size = _memory("--ram", ram)
+        host = Device("CPU", "cpu", size, size)
+    sizes = [_memory("--gpu", text) for text in gpus]
+    cards = (Device(f"GPU {i}", "gpu", size, size) for i, size in enumerate(sizes, start=1))
+    return replace(here, host=host, gpus=tuple(cards))
+
+
+def _memory(option: str, text: str) -> int:
+    size = parse_size(option, text)
+    if size < 1 << 20:
+        raise UsageError(
+            f"{option} {text} is {size} bytes: no machine is so small", "for example: 24GiB"
+        )
+    return size
+
+
+def candidates(
+    ref: ModelRef, quant: str | None, machine: Machine, report: Report
+) -> tuple[Candidate, list[Candidate]]:
+    """(the file that would be used, all that there are): named, or here, or the best that fits.
+
+    ModelNotFoundError for what is neither here nor in the catalogue nor on the Hub.
+    """
+    here = _here(ref)
+    entry = ref.model or (load_catalog().get(here[0].name) if here else None)
+    found = [_of_file(model) for model in here]
+    if entry is not None:
+        found += _published(entry, {candidate.quant for candidate in found})
+    if not found:
+        found = [_remote(ref, machine, report)]
+    wanted = quant or ref.quant
+    if wanted is not None:
+        named = [c for c in found if c.quant in (wanted.upper(), f"UD-{wanted.upper()}")]
+        if not named and entry is not None:
+            entry.file(wanted.upper())  # says which there are
+        if not named:
+            there_are = ", ".join(c.quant or "?" for c in found)
+            raise ModelNotFoundError(
+                f"{ref.name} has no quantization {wanted.upper()}", f"there are: {there_are}"
+            )
+        return named[0], found
+    if here or entry is None:
+        return found[0], found
+    best = best_file(entry, MachineCapacity(machine)).file.quant
+    return next((c for c in found if c.quant == best), found[0]), found
+
+
+def _here(ref: ModelRef) -> list[InstalledModel]:
+    try:
+        return find_all(replace(ref, quant=None) if ref.kind == "catalog" else ref)
+    except ModelNotFoundError:
+        if ref.kind == "path":
+            raise
+        return []
+
+
+def _of_file(model: InstalledModel) -> Candidate:
+    header = known_header(model.path)
+    return Candidate(model.name, model.quant or header.quant, header, model.path)
+
+
+def _published(entry: CatalogModel, here: set[str]) -> list[Candidate]:
+    """The catalogue's files that are not here, best first."""
+    found = []
+    for file in entry.files:
+        header = None if file.quant in here else expected_header(entry, file.quant)
+        if header is not None:
+            found.append(Candidate(entry.id, file.quant, header))
+    return found
+
+
+def _remote(ref: ModelRef, machine: Machine, report: Report) -> Candidate:
+    """A file of the Hub that no catalogue knows: its header alone is fetched."""
+    from gemma_cli.models import hub
+    from gemma_cli.models.remoteheader import remote_header
+    from gemma_cli.models.resolve import resolve
+
+    if hub.is_offline():
+        raise ModelNotFoundError(
+            f"{ref} is not here, and offline mode is on", "unset HF_HUB_OFFLINE, then try again"
+        )
+    wanted = resolve(ref, None, False, MachineCapacity(machine), report)
+    header = remote_header(wanted.files[0])
+    whole = sum(file.size for file in wanted.files)
+    if len(wanted.files) > 1:  # of a split set only the first part was read: scale it
+        scale = whole / max(header.tensor_bytes, 1)
+        tensors = tuple(replace(t, bytes=int(t.bytes * scale)) for t in header.tensors)
+        header = replace(header, tensors=tensors, tensor_bytes=whole)
+    return Candidate(wanted.name, wanted.quant or header.quant, replace(header, file_bytes=whole))
+
+
+def closest(header: Header, machine: Machine, wishes: Wishes) -> Plan:
+    """The smallest plan of those that were tried, for what does not fit."""
+    return layouts(header, machine, wishes)[-1]

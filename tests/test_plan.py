@@ -1,0 +1,186 @@
+"""`gemma plan`: the installed program, for this machine and for others."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import DEMO, Env, Gemma
+from tests.gguf_files import write_gguf
+from tests.gguf_models import gemma3_metadata, gemma3_tensors
+from tests.hub_server import LoopbackHub, loopback_hub
+
+KEYS = [
+    *("model", "quant", "file_bytes", "n_ctx", "n_ctx_max", "n_layers", "gpu_layers", "kv_type"),
+    *("devices", "fits", "why", "alternatives"),
+]
+GIB = 1 << 30
+
+
+def planned(gemma: Gemma, *arguments: str, env: Env | None = None, code: int = 0) -> dict[str, Any]:
+    done = gemma("plan", *arguments, "--json", env=env)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def test_the_contracts_keys_before_any_download(gemma: Gemma) -> None:
+    made = planned(gemma, "gemma3:27b:q4_0", "--gpu", "24GiB", "--ram", "64GiB")
+    assert list(made)[: len(KEYS)] == KEYS
+    assert (made["model"], made["quant"], made["fits"]) == ("gemma3:27b", "Q4_0", True)
+    assert (made["n_layers"], made["gpu_layers"], made["kv_type"]) == (62, 63, "f16")
+    host, gpu = made["devices"]
+    assert (host["name"], host["kind"], host["total"]) == ("CPU", "cpu", 64 * GIB)
+    assert (gpu["kind"], gpu["total"]) == ("gpu", 24 * GIB)
+    assert gpu["weights"] + gpu["kv"] + gpu["compute"] <= 23 * GIB
+    assert all(isinstance(gpu[key], int) for key in ("free", "weights", "kv", "compute"))
+    quants = {row["quant"] for row in made["alternatives"]}
+    assert {"Q8_0", "Q5_K_M"} <= quants
+    assert "Q4_0" not in quants
+    for row in made["alternatives"]:
+        assert {"quant", "n_ctx", "gpu_layers", "fits"} <= set(row)
+
+
+def test_ram_alone_is_a_machine_without_gpu(gemma: Gemma) -> None:
+    made = planned(gemma, "gemma3:4b", "--ram", "8GiB", "--ctx", "8192")
+    assert [device["name"] for device in made["devices"]] == ["CPU"]
+    assert (made["gpu_layers"], made["n_ctx"]) == (0, 8192)
+    assert made["quant"] == "Q8_0"
+
+
+def test_two_gpus_share_the_layers(gemma: Gemma) -> None:
+    made = planned(
+        gemma, "gemma3:27b:q8_0", "--gpu", "24GiB", "--gpu", "12GiB", "--ram", "64GiB",
+        "--ctx", "8192",
+    )  # fmt: skip
+    _, first, second = made["devices"]
+    assert made["gpu_layers"] == 63 == first["layers"] + second["layers"]
+    assert first["left"] >= GIB
+    assert second["left"] >= GIB
+
+
+def test_experts_leave_the_gpu_before_layers_do(gemma: Gemma) -> None:
+    made = planned(gemma, "gemma4:26b:q4_0", "--gpu", "10GiB", "--ram", "64GiB", "--ctx", "8192")
+    assert made["gpu_layers"] == 31
+    assert 0 < made["host_experts"] < 30
+
+
+def test_what_does_not_fit_exits_5_with_commands(gemma: Gemma) -> None:
+    done = gemma("plan", "gemma3:27b:q8_0", "--ram", "16GiB", "--json")
+    assert done.returncode == 5
+    made = json.loads(done.stdout)
+    assert made["fits"] is False
+    assert "needs" in made["why"]
+    assert "gemma pull gemma3:12b:" in done.stderr
+    smaller = gemma("plan", "gemma3:12b:q8_0", "--ram", "10GiB")
+    assert smaller.returncode == 5
+    assert "gemma pull gemma3:12b:q6_k" in smaller.stderr
+    assert planned(gemma, "gemma3:12b:q6_k", "--ram", "10GiB")["fits"]
+    long = gemma("plan", "gemma3:12b:q4_0", "--ram", "12GiB", "--ctx", "max")
+    assert long.returncode == 5
+    assert "--kv-type q8_0" in long.stderr
+    assert "--ctx 65536" in long.stderr
+    assert planned(gemma, "gemma3:12b:q4_0", "--ram", "12GiB", "--ctx", "65536")["fits"]
+    kv = ("--kv-type", "q8_0")
+    assert planned(gemma, "gemma3:12b:q4_0", "--ram", "12GiB", "--ctx", "max", *kv)["fits"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--ram", "24 potatoes"], "--ram takes an amount of memory"),
+        (["--gpu", "lots"], "--gpu takes an amount of memory"),
+        (["--gpu", "0"], "no machine is so small"),
+        (["--ctx", "9999999"], "131072"),
+        (["--ctx", "-1"], "--ctx must be"),
+        (["--gpu", "24GiB", "--gpu-layers", "99"], "this model has 35"),
+        (["--kv-type", "q3"], "--kv-type takes"),
+    ],
+)
+def test_nonsense_is_refused(gemma: Gemma, arguments: list[str], said: str) -> None:
+    done = gemma("plan", "gemma3:4b", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_unknown_names_and_quantizations(gemma: Gemma) -> None:
+    assert gemma("plan", "gemma3:5b").returncode == 3
+    done = gemma("plan", "gemma3:4b", "--quant", "q2_k")
+    assert done.returncode == 3
+    assert "Q4_K_M" in done.stderr
+
+
+def test_a_gpu_for_a_build_without_one_is_said(gemma: Gemma) -> None:
+    from gemma_cli.machine.devices import backends
+
+    if backends() != ("CPU",):
+        pytest.skip("this llama.cpp can use GPUs")
+    assert "for CPUs only" in gemma("plan", "gemma3:4b", "--gpu", "8GiB").stderr
+
+
+def test_a_file_that_is_here_is_confirmed_by_llama_cpp(gemma: Gemma, with_demo: Env) -> None:
+    made = planned(gemma, DEMO, "--ctx", "8192", env=with_demo)
+    host = made["devices"][0]
+    said = made["llama_cpp"]
+    assert said["kv"] == host["kv"]
+    assert abs(said["compute"] - host["compute"]) < 16 << 20
+    shown = gemma("plan", DEMO, env=with_demo)
+    assert shown.returncode == 0
+    assert "[" in shown.stdout
+    assert "~TOK/S" in shown.stdout
+    assert "llama.cpp itself" in shown.stderr
+
+
+def test_a_header_that_lacks_a_key_is_planned_cautiously(gemma: Gemma, tmp_path: Path) -> None:
+    metadata = gemma3_metadata()
+    tensors = gemma3_tensors(metadata)
+    del metadata["gemma3.context_length"]
+    path = write_gguf(tmp_path / "odd.gguf", metadata, tensors)
+    done = gemma("plan", str(path), "--ram", "8GiB")
+    assert "gemma3.context_length is missing" in done.stderr, done.stderr
+    assert done.returncode == 0
+
+
+@pytest.fixture
+def hub() -> Iterator[LoopbackHub]:
+    with loopback_hub() as running:
+        yield running
+
+
+def test_a_file_on_the_hub_by_its_header_alone(
+    gemma: Gemma, tmp_path: Path, hub: LoopbackHub
+) -> None:
+    metadata = gemma3_metadata(embedding=256, feed_forward=4096)
+    path = write_gguf(tmp_path / "built-Q8_0.gguf", metadata, gemma3_tensors(metadata))
+    assert path.stat().st_size > 64 << 20
+    hub.add("someone/built-GGUF", {path.name: path.read_bytes()})
+    env = hub.environment()
+    made = planned(gemma, "hf:someone/built-GGUF", "--ram", "8GiB", env=env)
+    assert made["file_bytes"] == path.stat().st_size
+    assert (made["n_layers"], made["n_ctx_max"], made["fits"]) == (6, 32768, True)
+    assert [get.headers.get("range") for get in hub.gets()] == [f"bytes=0-{(8 << 20) - 1}"]
+    offline = gemma("plan", "hf:someone/built-GGUF", env={**env, "HF_HUB_OFFLINE": "1"})
+    assert offline.returncode == 3
+    assert "offline" in offline.stderr
+
+
+def test_the_margin_is_a_setting(gemma: Gemma) -> None:
+    asked = ("gemma3:12b:q4_0", "--gpu", "8GiB", "--ram", "32GiB", "--ctx", "8192")
+    usual = planned(gemma, *asked)["gpu_layers"]
+    greedy = planned(gemma, *asked, env={"GEMMA_GPU_MARGIN": "0"})["gpu_layers"]
+    generous = planned(gemma, *asked, env={"GEMMA_GPU_MARGIN": "3GiB"})["gpu_layers"]
+    assert generous < usual <= greedy
+
+
+def test_the_table_in_the_docs_is_the_planners() -> None:
+    script = Path(__file__).resolve().parents[1] / "scripts" / "memory_table.py"
+    done = subprocess.run([sys.executable, str(script), "--check"], check=False)
+    assert done.returncode == 0
