@@ -60,7 +60,7 @@ def main() -> int:
 
 
 def _auto_threads() -> int:
-    from gemma_cli.machine.devices import usable_threads
+    from gemma_cli.machine.cpu import usable_threads
 
     return usable_threads()
 
