@@ -67,6 +67,7 @@ class Decoding:
         self._held = len(context.tokens)  # tokens of the context that are certainly right
         self._draft: list[int] = []  # those after them that may be
         self._batch, self._row = 1, -1  # the last batch's size, and whose logits come next
+        self._drafts = drafter is not None or sampler.constrained
         self._forced = 0  # tokens that a schema leaves no choice about
         self._unsaid: list[int] = []  # tokens that are not text yet
         self._said_at = 0.0
@@ -141,7 +142,7 @@ class Decoding:
 
     def _propose(self, limit: int) -> list[int]:
         """What a schema forces, or else what the drafter guesses."""
-        if self._drafter is None and not self._sampler.constrained:
+        if not self._drafts:
             return []
         context = self._context
         room = context.n_ctx - len(context.tokens) - 1

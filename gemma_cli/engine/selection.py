@@ -33,10 +33,16 @@ _LIMITS = np.where(_BITS, np.float32(np.inf), _NEVER)
 
 def row(context: Any, index: int, n_vocab: int) -> Logits:
     """The logits of one output of the last batch: llama.cpp's own memory, valid until the next."""
-    pointer = C.llama_get_logits_ith(context, index)
-    address = ctypes.cast(pointer, ctypes.c_void_p).value
+    address: int | None = _logits_address(context, index)
     assert address, f"output {index} of the last batch has no logits"
     return _floats(address, n_vocab)
+
+
+# As C.llama_get_logits_ith, but for a number: making it of a pointer object
+# takes as long as the call, once a token.
+_logits_address = C.__dict__["_lib"]["llama_get_logits_ith"]
+_logits_address.argtypes = C.llama_get_logits_ith.argtypes
+_logits_address.restype = ctypes.c_void_p
 
 
 @functools.lru_cache(maxsize=64)
