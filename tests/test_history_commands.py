@@ -63,14 +63,19 @@ def test_search_show_export(gemma: Gemma) -> None:
 
 
 @pytest.mark.usefixtures("chats")
-def test_rm(gemma: Gemma) -> None:
+def test_rm(gemma: Gemma, home: Env) -> None:
+    states = Path(home["GEMMA_HOME"]) / "cache" / "kv"
+    states.mkdir(parents=True)
+    (states / "evaluated.kv").write_bytes(b"what was said, as numbers")
     refused = gemma("history", "rm", "1")
     assert refused.returncode == 2
     assert "-y" in refused.stderr
     wrong = gemma("history", "rm", "-y", "2", "9")
     assert wrong.returncode == 1
     assert "there is no chat 9" in wrong.stderr
+    assert list(states.iterdir())
     assert "Removed 1" in gemma("history", "rm", "-y", "1").stderr
+    assert not list(states.iterdir())
     assert [chat["id"] for chat in json.loads(gemma("history", "list", "--json").stdout)] == [2]
 
 

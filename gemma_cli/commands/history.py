@@ -122,7 +122,9 @@ def rm(
     chat_ids: Annotated[list[int], typer.Argument(metavar="ID...", help="Chats to forget.")],
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Remove chats for good."""
+    """Remove chats for good, and all evaluated prompts that are kept on disk."""
+    from gemma_cli.engine.snapshots import trim
+    from gemma_cli.paths import cache_dir
     from gemma_cli.terminal.sanitize import clean_line
 
     with _history() as history:
@@ -135,6 +137,7 @@ def rm(
                 typer.echo(f"Kept {label}", err=True)
                 continue
             history.remove(chat_id)
+            trim(cache_dir() / "kv", 0)  # which of them hold this chat's words is not known
             typer.echo(f"Removed {label}", err=True)
 
 
