@@ -12,10 +12,12 @@ import ctypes
 import hashlib
 import json
 import os
+import shutil
 import struct
 import sys
 import tempfile
 import threading
+import time
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -31,6 +33,7 @@ _MAGIC = b"GEMMAKV1"
 _HEAD = struct.Struct("<8s32sII")  # magic, SHA-256 of all that follows, tokens, sections
 _SECTION = struct.Struct("<QQ")  # tokens held, bytes
 _SUFFIX = ".kv"
+_ABANDONED_S = 3600
 # A sequence is limited by its context window, which no Gemma has this large.
 _MOST_TOKENS, _MOST_SECTIONS = 1 << 24, 64
 
@@ -110,8 +113,9 @@ class Snapshots:
 
     @property
     def largest(self) -> int:
-        """Bytes of the largest state that is kept."""
-        return self._limit // 2
+        """Bytes of the largest state that is kept: it may not fill the limit, nor the disk."""
+        place = next(each for each in (self._folder, *self._folder.parents) if each.exists())
+        return min(self._limit // 2, shutil.disk_usage(place).free // 4)
 
     def has(self, tokens: Sequence[int]) -> bool:
         return self._path(tokens).exists()
@@ -151,9 +155,13 @@ class Snapshots:
 def trim(folder: Path, limit: int) -> None:
     """Remove the least recently used until the folder holds at most `limit` bytes.
 
-    What a killed process left half-written goes with its turn.
+    What a killed process left half-written goes after an hour.
     """
     files = []
+    for left in folder.glob("new-*.tmp"):
+        with suppress(OSError):
+            if left.stat().st_mtime < time.time() - _ABANDONED_S:
+                left.unlink()
     for path in (*folder.glob(f"*{_SUFFIX}"), *folder.glob("new-*.tmp")):
         with suppress(OSError):  # another process removed it
             status = path.stat()
