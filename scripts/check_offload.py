@@ -13,8 +13,7 @@ layers that moved and the bytes of each device by llama.cpp's log, and as a
 second witness the memory that the server holds. Its speeds prove nothing but
 that it runs: both sides share the cores and each graph crosses a socket. Then
 every model of the catalogue is laid out without weights. Exits 1 where layers
-differ, weights or KV cache by more than 2 % and 1 MiB, or a compute buffer by
-more than 2 % and 16 MiB.
+differ, weights or KV cache by more XX
 """
 
 from __future__ import annotations
@@ -40,6 +39,9 @@ import rpc_devices
 MIB = 1 << 20
 MARGIN = 1024  # MiB that the planner leaves free on each device, as it does for a GPU
 FIGURES = ("weights", "kv", "compute")
+# A device with few layers may need this much less than planned; a GPU would also
+# compute long batches of the host's layers, which this backend leaves to the host.
+SPARE = 256 * MIB
 TOLERANCE = {"weights": MIB, "kv": MIB, "compute": 16 * MIB}
 PREFILL, DECODE = 512, 32
 
@@ -81,7 +83,9 @@ class Figure:
 
     @property
     def agrees(self) -> bool:
-        return abs(self.planned - self.real) <= max(self.real // 50, TOLERANCE[self.what])
+        most = max(self.real // 50, TOLERANCE[self.what])
+        over = SPARE if self.what == "compute" and self.device != "host" else most
+        return -most <= self.planned - self.real <= over
 
 
 def main() -> int:
@@ -96,11 +100,10 @@ def main() -> int:
             libraries = rpc_devices.build(
                 Path(held.enter_context(tempfile.TemporaryDirectory(prefix="gemma-rpc-")))
             )
-        devices = held.enter_context(rpc_devices.servers(2, libraries))
         wrong = 0
         if not arguments.shapes_only:
-            wrong = _real_models(arguments.model or _embedded(), libraries, devices)
-        wrong += _all_shapes(libraries, devices)
+            wrong = _real_models(arguments.model or _embedded(), libraries)
+        wrong += _all_shapes(libraries, held.enter_context(rpc_devices.servers(2, libraries)))
     print(f"{wrong} deviations" if wrong else "everything agrees")
     return 1 if wrong else 0
 
@@ -122,7 +125,7 @@ def _embedded() -> Path:
     return assemble()
 
 
-def _child(libraries: Path, wish: dict[str, Any]) -> Any:
+def _child(libraries: Path, wish: dict[str, Any]) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, __file__, "--child", json.dumps(wish)],
         env=os.environ | {"LLAMA_CPP_LIB_PATH": str(libraries)},
@@ -130,27 +133,26 @@ def _child(libraries: Path, wish: dict[str, Any]) -> Any:
         text=True,
         check=True,
     )
-    return json.loads(done.stdout)
+    said: dict[str, Any] = json.loads(done.stdout)
+    return said
 
 
-def _real_models(path: Path, libraries: Path, devices: list[tuple[str, int]]) -> int:
+def _real_models(path: Path, libraries: Path) -> int:
     print(f"{path.name}, one thread on each side; MiB as planned/allocated")
     head = ("free for it", "asked", "ctx", "kv", "layers", "device", *FIGURES, "held by server")
     print(_row(*head, "prefill", "decode tok/s"))
     wrong = 0
     for case in CASES:
-        used = devices[: len(case.free)]
-        said = _child(
-            libraries,
-            {"path": str(path), "case": asdict(case), "devices": used},
-        )
-        wrong += _print_case(case, said)
+        # New servers each time: one that served before keeps some of what was freed.
+        with rpc_devices.servers(len(case.free), libraries) as devices:
+            wish = {"path": str(path), "case": asdict(case), "devices": devices}
+            wrong += _print_case(case, _child(libraries, wish))
     return wrong
 
 
 def _print_case(case: Case, said: dict[str, Any]) -> int:
     figures = [Figure(**each) for each in said["figures"]]
-    wrong = sum(not each.agrees for each in figures) + (said["moved"] != said["layers"])
+    wrong = sum(not each.agrees for each in figures) + int(said["moved"] != said["layers"])
     free = "+".join(map(str, case.free))
     asked = "auto" if case.layers is None else str(case.layers)
     moved = f"{said['layers']}/{said['moved']}"
@@ -230,7 +232,7 @@ def _real(path: str, case: dict[str, Any], devices: list[tuple[str, int]]) -> di
         "layers": made.gpu_layers,
         "moved": int(moved[1]) if moved else 0,
         "split": {str(i): share.layers for i, share in enumerate(made.shares[1:])},
-        "figures": [asdict(each) for each in _figures(made, real)],
+        "figures": [asdict(each) for each in _figures(made, header, real)],
         "held": {str(i): after[i] - before[i] for i in range(len(devices))},
         "prefill": prefill,
         "decode": decode,
@@ -251,11 +253,21 @@ def _machine(devices: Sequence[tuple[str, int]], free: Sequence[int]) -> Any:
     return replace(machine, gpus=gpus)
 
 
-def _figures(made: Any, real: dict[str, dict[str, int]]) -> Iterator[Figure]:
+def _figures(made: Any, header: Any, real: dict[str, dict[str, int]]) -> Iterator[Figure]:
+    """The plan's bytes beside the real ones, without room for what this backend never does.
+
+    A GPU computes long batches of the layers that stayed on the host too, and
+    has their largest tensor brought over. The RPC backend does not.
+    """
+    from gemma_cli.machine.layout import parts_of
+
+    brought = 0 if made.all_on_gpu else parts_of(header).largest
     for number, share in enumerate(made.shares):
         device = str(number - 1) if number else "host"
         for what in FIGURES:
-            yield Figure(device, what, getattr(share, what), real[what].get(device, 0))
+            planned = getattr(share, what)
+            planned -= brought if what == "compute" and number and share.layers else 0
+            yield Figure(device, what, planned, real[what].get(device, 0))
 
 
 def _by_device(said: str, what: str, names: Sequence[str]) -> dict[str, int]:
@@ -287,20 +299,23 @@ def _speed(context: Any, vocabulary: int) -> tuple[float, float]:
 
 
 # Parts of what the whole model takes on one device: what the devices have for it.
-ROOMS = ((1.02,), (0.7,), (0.4,), (0.6, 0.6), (0.3, 0.35), (0.1, 0.5))
+ROOMS = ((1.0,), (0.7,), (0.4,), (0.9, 0.9), (0.3, 0.35), (0.1, 1.2), (1.5, 0.5))
 QUANTS = ("Q4_0", "Q5_K_M")
 
 
 def _all_shapes(libraries: Path, devices: list[tuple[str, int]]) -> int:
     from gemma_cli.models.entries import load_catalog
 
-    print("\nwithout weights, contexts of 8192 and 32768: worst deviation, planned - llama.cpp, MiB")
+    print(
+        "\nwithout weights, contexts of 8192 and 32768: worst deviation, planned - llama.cpp, MiB"
+    )
     print(_shape_row("model", "plans", *(f"{on} {what}" for on in PLACES for what in FIGURES)))
     wrong = 0
     for model in load_catalog().models:
-        said = _child(libraries, {"name": model.id, "devices": devices})
+        children = [{"name": model.id, "devices": devices[:count]} for count in (1, 2)]
+        told = [_child(libraries, each) for each in children]
         worst: dict[str, Figure] = {}
-        for what, each in said["figures"]:
+        for what, each in (figure for said in told for figure in said["figures"]):
             figure = Figure(**each)
             place = f"{PLACES[figure.device != 'host']} {figure.what}"
             off = abs(figure.planned - figure.real)
@@ -311,7 +326,8 @@ def _all_shapes(libraries: Path, devices: list[tuple[str, int]]) -> int:
                 print(f"  beyond: {what}, {place} {_pair(figure)}", file=sys.stderr)
         cells = [worst[f"{on} {what}"] for on in PLACES for what in FIGURES]
         offs = [f"{(each.planned - each.real) / MIB:+.2f}" for each in cells]
-        print(_shape_row(model.id, str(said["plans"]), *offs), flush=True)
+        plans = sum(said["plans"] for said in told)
+        print(_shape_row(model.id, str(plans), *offs), flush=True)
     return wrong
 
 
@@ -348,10 +364,10 @@ def _shapes(name: str, devices: list[tuple[str, int]]) -> dict[str, Any]:
                 wishes = Wishes(n_ctx=n_ctx, gpu_margin=MARGIN * MIB)
                 one = replace(machine, gpus=machine.gpus[:1])
                 whole = layouts(header, one, wishes)[0].shares[1].needed
-                for rooms in ROOMS:
+                for rooms in (each for each in ROOMS if len(each) == len(devices)):
                     gpus = [
                         replace(gpu, free=int(room * whole) + MARGIN * MIB)
-                        for gpu, room in zip(machine.gpus, (*rooms, 0), strict=False)
+                        for gpu, room in zip(machine.gpus, rooms, strict=True)
                     ]
                     (made,) = layouts(header, replace(machine, gpus=tuple(gpus)), wishes)
                     opened = Weightless(path, made.gpu_layers, made.split, made.experts_on_host)
@@ -368,7 +384,7 @@ def _shapes(name: str, devices: list[tuple[str, int]]) -> dict[str, Any]:
                     where = "+".join(str(share.layers) for share in made.shares[1:])
                     label = f"{name}:{quant} {n_ctx} rooms {rooms}: {where} layers"
                     label += experts if made.host_experts else ""
-                    figures += [(label, asdict(each)) for each in _figures(made, real)]
+                    figures += [(label, asdict(each)) for each in _figures(made, header, real)]
     return {"plans": plans, "figures": figures}
 
 

@@ -44,7 +44,7 @@ _ADD = ctypes.CFUNCTYPE(_POINTER, _TEXT)
 def build(folder: Path) -> Path:
     """The libraries, built here from the installed version's source; minutes of all cores."""
     wanted = f"llama-cpp-python=={version('llama-cpp-python')}"
-    fetch = ["download", "--no-deps", "--no-build-isolation", "--no-binary", ":all:", "-d", folder]
+    fetch = ["download", "--no-deps", "--no-binary", ":all:", "-d", str(folder)]
     subprocess.run([sys.executable, "-m", "pip", *fetch, wanted], check=True, stdout=sys.stderr)
     with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
         archive.extractall(folder, filter="data")
