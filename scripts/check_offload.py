@@ -83,6 +83,7 @@ class Figure:
 
     @property
     def agrees(self) -> bool:
+        """Never much less than real; more only where SPARE says why."""
         most = max(self.real // 50, TOLERANCE[self.what])
         over = SPARE if self.what == "compute" and self.device != "host" else most
         return -most <= self.planned - self.real <= over
@@ -196,7 +197,6 @@ def _real(path: str, case: dict[str, Any], devices: list[tuple[str, int]]) -> di
     from gemma_cli.engine.model import Model, quiet_backend
     from gemma_cli.machine.memory import Wishes, plan
     from gemma_cli.models.gguf import read_header
-    from tests.breakdown import Weightless
 
     log = quiet_backend()
     header = read_header(Path(path))
@@ -206,9 +206,7 @@ def _real(path: str, case: dict[str, Any], devices: list[tuple[str, int]]) -> di
     made = plan(header, _machine(devices, case["free"]), wishes)
     layout = (made.gpu_layers, made.split, made.experts_on_host)
     names = [f"RPC0[{endpoint}]" for endpoint, _ in devices]
-    opened = Weightless(Path(path), *layout)
-    counted = opened.accounts(made)
-    opened.close()
+    counted = _counted(Path(path), made, names)
     before = [rpc_devices.resident(pid) for _, pid in devices]
     model, said = log.read(
         lambda: Model(Path(path), layout[0], split=layout[1], experts_on_host=layout[2])
@@ -219,9 +217,9 @@ def _real(path: str, case: dict[str, Any], devices: list[tuple[str, int]]) -> di
     _, last = log.read(context.close)
     model.close()
     # Of the file the log states the range that is mapped, not what of it is used.
-    host = sum(each.model for name, each in counted.items() if _device(name, names) == "host")
     real = {
-        "weights": _by_device(said, "model buffer size =", names) | {"host": host},
+        "weights": _by_device(said, "model buffer size =", names)
+        | {"host": counted["weights"]["host"]},
         "kv": _by_device(also, "KV buffer size =", names),
         # At its end a context says what its graphs really took.
         "compute": _by_device(last, "compute buffer size (?:is|of)", names),
@@ -301,6 +299,7 @@ def _speed(context: Any, vocabulary: int) -> tuple[float, float]:
 # Parts of what the whole model takes on one device: what the devices have for it.
 ROOMS = ((1.0,), (0.7,), (0.4,), (0.9, 0.9), (0.3, 0.35), (0.1, 1.2), (1.5, 0.5))
 QUANTS = ("Q4_0", "Q5_K_M")
+PLACES = ("host", "device")
 
 
 def _all_shapes(libraries: Path, devices: list[tuple[str, int]]) -> int:
@@ -331,9 +330,6 @@ def _all_shapes(libraries: Path, devices: list[tuple[str, int]]) -> int:
     return wrong
 
 
-PLACES = ("host", "device")
-
-
 def _shape_row(*cells: str) -> str:
     return cells[0].ljust(16) + "".join(cell.rjust(15) for cell in cells[1:])
 
@@ -342,10 +338,8 @@ def _shapes(name: str, devices: list[tuple[str, int]]) -> dict[str, Any]:
     """In a child: one model of the catalogue, laid out in many ways without its weights."""
     from gemma_cli.engine.model import quiet_backend
     from gemma_cli.machine.devices import Device
-    from gemma_cli.machine.memory import Wishes, layouts
     from gemma_cli.models.entries import load_catalog
     from gemma_cli.models.gguf import read_header
-    from tests.breakdown import Weightless
     from tests.weightless import weightless
 
     quiet_backend()
@@ -360,32 +354,46 @@ def _shapes(name: str, devices: list[tuple[str, int]]) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             path = weightless(Path(folder) / "model.gguf", model.shape, quant)
             header = read_header(path)
-            for n_ctx in sorted({min(n, header.n_ctx_train) for n in (8192, 32768)}):
-                wishes = Wishes(n_ctx=n_ctx, gpu_margin=MARGIN * MIB)
-                one = replace(machine, gpus=machine.gpus[:1])
-                whole = layouts(header, one, wishes)[0].shares[1].needed
-                for rooms in (each for each in ROOMS if len(each) == len(devices)):
-                    gpus = [
-                        replace(gpu, free=int(room * whole) + MARGIN * MIB)
-                        for gpu, room in zip(machine.gpus, rooms, strict=True)
-                    ]
-                    (made,) = layouts(header, replace(machine, gpus=tuple(gpus)), wishes)
-                    opened = Weightless(path, made.gpu_layers, made.split, made.experts_on_host)
-                    accounts = opened.accounts(made)
-                    opened.close()
-                    real: dict[str, dict[str, int]] = {what: {} for what in FIGURES}
-                    for buffer, account in accounts.items():
-                        device = _device(buffer, names)
-                        sizes = (account.model, account.context, account.compute)
-                        for what, size in zip(FIGURES, sizes, strict=True):
-                            real[what][device] = real[what].get(device, 0) + size
-                    plans += 1
-                    experts = f", experts of {made.host_experts} on the host"
-                    where = "+".join(str(share.layers) for share in made.shares[1:])
-                    label = f"{name}:{quant} {n_ctx} rooms {rooms}: {where} layers"
-                    label += experts if made.host_experts else ""
-                    figures += [(label, asdict(each)) for each in _figures(made, header, real)]
+            for rooms, made in _divisions(header, machine):
+                real = _counted(path, made, names)
+                where = "+".join(str(share.layers) for share in made.shares[1:])
+                what = f"{name}:{quant} {made.n_ctx} in {rooms}: {where} layers"
+                what += f", experts of {made.host_experts} on the host" if made.host_experts else ""
+                figures += [(what, asdict(each)) for each in _figures(made, header, real)]
+                plans += 1
     return {"plans": plans, "figures": figures}
+
+
+def _divisions(header: Any, machine: Any) -> Iterator[tuple[tuple[float, ...], Any]]:
+    """ROOMS for as many devices as there are, and the plan for each."""
+    from gemma_cli.machine.memory import Wishes, layouts
+
+    for n_ctx in sorted({min(n, header.n_ctx_train) for n in (8192, 32768)}):
+        wishes = Wishes(n_ctx=n_ctx, gpu_margin=MARGIN * MIB)
+        one = replace(machine, gpus=machine.gpus[:1])
+        whole = layouts(header, one, wishes)[0].shares[1].needed
+        for rooms in (each for each in ROOMS if len(each) == len(machine.gpus)):
+            gpus = tuple(
+                replace(gpu, free=int(room * whole) + MARGIN * MIB)
+                for gpu, room in zip(machine.gpus, rooms, strict=True)
+            )
+            yield rooms, layouts(header, replace(machine, gpus=gpus), wishes)[0]
+
+
+def _counted(path: Path, made: Any, names: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Bytes by figure and device, as llama.cpp would allocate them for a plan."""
+    from tests.breakdown import Weightless
+
+    opened = Weightless(path, made.gpu_layers, made.split, made.experts_on_host)
+    accounts = opened.accounts(made)
+    opened.close()
+    real: dict[str, dict[str, int]] = {what: {} for what in FIGURES}
+    for buffer, account in accounts.items():
+        device = _device(buffer, names)
+        sizes = (account.model, account.context, account.compute)
+        for what, size in zip(FIGURES, sizes, strict=True):
+            real[what][device] = real[what].get(device, 0) + size
+    return real
 
 
 if __name__ == "__main__":
