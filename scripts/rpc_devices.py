@@ -66,6 +66,8 @@ def build(folder: Path) -> Path:
 @contextlib.contextmanager
 def servers(count: int, libraries: Path) -> Iterator[list[tuple[str, int]]]:
     """So many servers in processes of their own: (endpoint, process id) of each."""
+    if not any(libraries.glob("libggml-rpc.*")):
+        sys.exit(f"no RPC backend in {libraries}: build llama.cpp with -DGGML_RPC=ON, or --build")
     started: list[tuple[str, subprocess.Popen[bytes]]] = []
     try:
         for _ in range(count):
@@ -119,8 +121,7 @@ def _end_with_the_parent() -> None:
 def _rpc_function(name: str) -> int:
     ggml, base = _libraries()
     registry = ggml.ggml_backend_reg_by_name(b"RPC")
-    if not registry:
-        sys.exit("this build of llama.cpp has no RPC backend: build it with -DGGML_RPC=ON")
+    assert registry, "the RPC backend is not registered"
     address: int = base.ggml_backend_reg_get_proc_address(registry, name.encode())
     return address
 
