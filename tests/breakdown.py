@@ -7,6 +7,7 @@ libstdc++ lays them out. The program itself reads the log instead.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,14 @@ class Account:
 class Weightless:
     """A file opened without allocating anything."""
 
-    def __init__(self, path: Path, gpu_layers: int = 0) -> None:
-        layout = ModelParams(gpu_layers)
+    def __init__(
+        self,
+        path: Path,
+        gpu_layers: int = 0,
+        split: Sequence[int] = (),
+        experts_on_host: Sequence[int] = (),
+    ) -> None:
+        layout = ModelParams(gpu_layers, split, experts_on_host)
         params = layout.value
         params.no_alloc, params.load_mode = True, C.LLAMA_LOAD_MODE_NONE
         self._model: Any = C.llama_model_load_from_file(file_name(path), params)

@@ -51,7 +51,7 @@ class ModelParams:
             # Gemma 4's per-layer embeddings are gigabytes of which a token reads one
             # row: left in the file. By default only tensors above 4 GiB are.
             self.value.lazy_mode = C.LLAMA_LAZY_MODE_ON
-        if split:
+        if any(split):
             self._split = (ctypes.c_float * C.llama_max_devices())(*_proportions(split))
             self.value.tensor_split = ctypes.cast(self._split, ctypes.POINTER(ctypes.c_float))
         if experts_on_host:

@@ -132,7 +132,7 @@ def compute_bytes(
     """
     ubatch = min(ubatch, n_ctx)
     floats = _activations(header)
-    mask = 2 * ubatch * _mask_cells(header, n_ctx, ubatch)
+    mask = mask_bytes(header, n_ctx, ubatch, range(header.n_layers))
     if not flash_attention:
         mask = 2 * mask + 4 * ubatch * header.n_head * _pad(n_ctx)
     logits = 4 * header.n_vocab * min(OUTPUTS, ubatch)
@@ -141,8 +141,8 @@ def compute_bytes(
 
 def host_compute_bytes(header: Header, n_ctx: int, ubatch: int) -> int:
     """What the host keeps for a GPU that has all layers: the graph's inputs."""
-    floats = header.n_embd + header.n_embd_per_layer * header.n_layers
-    return ubatch * (4 * floats + 2 * _mask_cells(header, n_ctx, ubatch))
+    floats = 2 * header.n_embd + header.n_embd_per_layer * header.n_layers
+    return 4 * ubatch * floats + mask_bytes(header, n_ctx, ubatch, range(header.n_layers))
 
 
 def complete(header: Header) -> tuple[Header, tuple[str, ...]]:
@@ -175,10 +175,15 @@ def _activations(header: Header) -> float:
     return floats + 10  # positions, indices
 
 
-def _mask_cells(header: Header, n_ctx: int, ubatch: int) -> int:
-    """Cells of both attention masks, for each token of a batch."""
-    window = _pad(min(n_ctx, header.sliding_window + ubatch)) if header.sliding_window else 0
-    return _pad(n_ctx) + window
+def mask_bytes(header: Header, n_ctx: int, ubatch: int, layers: range) -> int:
+    """Attention masks of these layers: one for those with a window, one for the others."""
+    size = 0
+    windows = {bool(header.sliding_window) and header.sliding_pattern[i] for i in layers}
+    if True in windows:
+        size += 2 * ubatch * _pad(min(n_ctx, header.sliding_window + ubatch))
+    if False in windows:
+        size += 2 * ubatch * _pad(n_ctx)
+    return size
 
 
 def _head_widths(header: Header, local: bool) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gemma_cli.machine.crossing import BATCHES, gpu_compute, host_overlap, kv_read
 from gemma_cli.machine.devices import Device
 from gemma_cli.machine.layout import (
     CPU_UBATCH,
@@ -68,13 +69,30 @@ class Offloading:
 
     def _fill(self, rooms: Sequence[int], count: int, host_experts: int) -> tuple[int, ...] | None:
         """Layers for each GPU, each filled before the next is begun; None if they do not fit."""
-        sizes = self._moved(count, host_experts)
-        overhead = self._compute + self._copied(count, host_experts)
+        header, sizes = self._header, self._moved(count, host_experts)
+        first = header.n_layers + 1 - count
+        overlapping = self._overlapping(len(rooms), count, host_experts)
+        # An upper estimate: that of a GPU with layers of both kinds.
+        overhead = self._copied(count, host_experts) + gpu_compute(
+            header,
+            self._n_ctx,
+            self._kv,
+            range(header.n_layers),
+            overlapping=overlapping,
+            later=True,
+            hands_on=True,
+        )
         split, start = [], 0
         for room in rooms:
             left, taken = room - overhead - (0 if start else self._beside), 0
-            while start + taken < count and sizes[start + taken] <= left:
-                left -= sizes[start + taken]
+            while start + taken < count:
+                size = sizes[start + taken]
+                if first + start + taken < header.n_layers:
+                    read = kv_read(header, self._kv, first + start + taken, first + start)
+                    size += BATCHES * read if overlapping else read
+                if size > left:
+                    break
+                left -= size
                 taken += 1
             split.append(taken)
             start += taken
@@ -93,6 +111,10 @@ class Offloading:
         """Weights of the host are brought over for long batches: room for the largest."""
         all_there = count > self._header.n_layers and not host_experts
         return 0 if all_there else self._parts.largest
+
+    def _overlapping(self, gpus: int, count: int, host_experts: int) -> bool:
+        """Whether GPUs work on several batches at once; llama.cpp counts idle ones too."""
+        return gpus > 1 and count > self._header.n_layers and not host_experts
 
     def in_file(self, offload: Offload) -> int:
         """Bytes of per-layer embeddings that are read from the file row by row.
@@ -114,9 +136,10 @@ class Offloading:
         if count > header.n_layers:
             compute = host_compute_bytes(header, self._n_ctx, GPU_UBATCH)
             compute = self._compute if experts else compute
-        shares = [
-            Share(host, parts.host + parts.in_file + held, sum(self._kv[:first]), compute, first)
-        ]
+        overlapping = self._overlapping(len(gpus), count, experts)
+        compute += host_overlap(header, self._n_ctx) if overlapping else 0
+        weights = parts.host + parts.in_file + held
+        shares = [Share(host, weights, sum(self._kv[:first]), compute, first)]
         start, beside = first, self._beside
         for gpu, layers in zip(gpus, offload.split, strict=True):
             if not layers:
@@ -128,7 +151,16 @@ class Offloading:
             )
             weights += parts.output if start + layers > header.n_layers else 0
             kv = sum(self._kv[start:end])
-            compute = self._compute + self._copied(count, experts)
+            compute = self._copied(count, experts) + gpu_compute(
+                header,
+                self._n_ctx,
+                self._kv,
+                range(start, end),
+                overlapping=overlapping,
+                later=start > first,
+                hands_on=start + layers <= header.n_layers,
+                for_host=bool(first or experts),
+            )
             shares.append(Share(gpu, weights + beside, kv, compute, layers))
             start, beside = start + layers, 0
         return tuple(shares)
