@@ -174,6 +174,9 @@ class Reader:
         address = lib.gguf_get_arr_data(ctx, index)
         return tuple((element * count).from_address(address))
 
+    def has(self, key: str) -> bool:
+        return bool(self._library.gguf_find_key(self._context, key.encode()) >= 0)
+
     def count(self, key: str) -> int:
         """How many elements an array has; 0 for anything else."""
         lib, ctx = self._library, self._context

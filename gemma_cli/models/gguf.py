@@ -204,7 +204,7 @@ class _Metadata:
             sliding_window=window,
             sliding_pattern=self._pattern(n_layers, window),
             shared_kv_layers=self._shared_kv_layers(n_layers),
-            n_vocab=self._reader.count("tokenizer.ggml.tokens") or _embedding_rows(tensors),
+            n_vocab=self._vocabulary_size(tensors),
             tokenizer_model=self._text("tokenizer.ggml.model"),
             chat_template=self._text("tokenizer.chat_template") or None,
             file_bytes=size,
@@ -268,6 +268,11 @@ class _Metadata:
         if period == 0:
             return (True,) * n_layers
         return tuple(layer % period < period - 1 for layer in range(n_layers))
+
+    def _vocabulary_size(self, tensors: tuple[Tensor, ...]) -> int:
+        """By the tokens; a header without any can still be planned by its embedding."""
+        tokens = "tokenizer.ggml.tokens"
+        return self._reader.count(tokens) if self._reader.has(tokens) else _embedding_rows(tensors)
 
     def _shared_kv_layers(self, n_layers: int) -> int:
         if self._arch == "gemma3n":
