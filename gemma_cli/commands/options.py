@@ -150,7 +150,7 @@ class GenerationOptions:
             "--speculate/--no-speculate",
             envvar="GEMMA_SPECULATE",
             help="Guess tokens from what was said and check them together; on. Greedy answers "
-            "stay the same, others keep their distribution.",
+            "stay the same but at near ties, others keep their distribution.",
         ),
     ] = None
     draft: Annotated[
