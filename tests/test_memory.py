@@ -172,7 +172,7 @@ def test_what_llama_cpp_needs_beyond_the_plan_is_left_for_it(
     wishes = Wishes(n_ctx=8192)
     made = plan(large, computer, wishes)
     host, gpu = made.shares
-    said = Simulated({}, 0, {"CUDA0": gpu.compute, "CUDA_Host": host.compute}, True)
+    said = Simulated(0, {"CUDA0": gpu.compute, "CUDA_Host": host.compute}, True)
     assert corrected(made, said, large, computer, wishes) == made
     more = replace(said, compute={"CUDA0": gpu.compute + GIB, "CUDA_Host": 0})
     again = corrected(made, more, large, computer, wishes)

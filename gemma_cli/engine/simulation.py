@@ -24,10 +24,9 @@ _SIZE = r"=\s*([\d.]+) MiB"
 class Simulated:
     """Bytes by llama.cpp's own accounting, per buffer type ("CPU", "CPU_REPACK", "CUDA0" ...).
 
-    weights: without any mapped copy. kv: of all devices together.
+    kv: of all devices together.
     """
 
-    weights: dict[str, int]
     kv: int
     compute: dict[str, int]
     flash_attention: bool
@@ -56,7 +55,6 @@ class Simulation:
         )
         if not self._pointer:
             raise EngineError(f"llama.cpp cannot plan for {path.name}: {_last_error(said)}")
-        self._weights = _buffers(said, "model")
 
     def ask(self, plan: Plan) -> Simulated:
         """What a context by this plan takes. EngineError if llama.cpp refuses it."""
@@ -69,9 +67,8 @@ class Simulation:
         C.llama_free(context)
         kv = sum(float(size) for size in re.findall(rf"llama_kv_cache: size {_SIZE}", said))
         return Simulated(
-            self._weights,
             int(kv * _MIB),
-            _buffers(said, "compute"),
+            _compute_buffers(said),
             "Flash Attention enabled" in said or "flash_attn    = enabled" in said,
         )
 
@@ -81,9 +78,9 @@ class Simulation:
             self._pointer = None
 
 
-def _buffers(said: str, kind: str) -> dict[str, int]:
+def _compute_buffers(said: str) -> dict[str, int]:
     sizes: Counter[str] = Counter()
-    for name, size in re.findall(rf"(\S+) {kind} buffer size {_SIZE}", said):
+    for name, size in re.findall(rf"(\S+) compute buffer size {_SIZE}", said):
         sizes[name] += int(float(size) * _MIB)
     return dict(sizes)
 
