@@ -31,11 +31,23 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
+class Attachment:
+    """A document in a conversation. name: as people see it; text: as the model does."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """What one side said once. parent is the turn that it answers or follows.
 
+    A turn of the role "system" is a summary: it stands, for the model, for its
+    parent and all before that.
+
     thoughts: what a model thought aloud before or while it said text. They are
     kept for people; no model is shown them again.
+    attachments: documents that were sent with a question, before its text.
     """
 
     id: int
@@ -46,10 +58,20 @@ class Turn:
     created: float = 0.0
     origin: Origin | None = None
     thoughts: str = ""
+    attachments: tuple[Attachment, ...] = ()
+
+    @property
+    def sent(self) -> str:
+        """What the model is shown of it: its documents, then its text."""
+        return "\n\n".join((*(each.text for each in self.attachments), self.text))
 
 
 class Conversation:
     """Turns that share a beginning; `leaf` is the end of the branch one talks on.
+
+    title: as somebody set it; empty: the history makes one of the first question.
+    pinned: documents that the model is shown first, beside the system text; like
+    that they never leave the context window.
 
     Ids are positive 63-bit integers that grow with time and need no database to
     be unique, so a turn that could not be saved yet has its final id already.
@@ -57,6 +79,8 @@ class Conversation:
 
     def __init__(self, system: str = "", clock: Callable[[], float] = time.time) -> None:
         self.system = system
+        self.title = ""
+        self.pinned: tuple[Attachment, ...] = ()
         self.leaf: int | None = None
         self._turns: dict[int, Turn] = {}
         self._clock = clock
@@ -77,10 +101,12 @@ class Conversation:
         text: str,
         status: Status = "complete",
         origin: Origin | None = None,
+        attachments: tuple[Attachment, ...] = (),
     ) -> Turn:
         """Say something after the leaf; it becomes the leaf."""
         now = self._clock()
-        turn = Turn(self._new_id(now), self.leaf, role, text, status, now, origin)
+        turn_id = self._new_id(now)
+        turn = Turn(turn_id, self.leaf, role, text, status, now, origin, attachments=attachments)
         self._turns[turn.id] = turn
         self.leaf = turn.id
         return turn
@@ -149,13 +175,13 @@ class Conversation:
 
     def messages(self, skip: int = 0) -> list[Message]:
         """What the model is shown: the system text, then all but the first `skip` exchanges."""
-        shown = [Message(turn.role, turn.text) for pair in self.exchanges()[skip:] for turn in pair]
+        shown = [Message(turn.role, turn.sent) for pair in self.exchanges()[skip:] for turn in pair]
         return [Message("system", self.system), *shown] if self.system else shown
 
     def upcoming(self, typed: str, skip: int = 0) -> list[Message]:
         """As messages() will be once that is sent; a question without an answer is passed over."""
         answered = [pair for pair in self.exchanges() if len(pair) == 2]
-        shown = [Message(turn.role, turn.text) for pair in answered[skip:] for turn in pair]
+        shown = [Message(turn.role, turn.sent) for pair in answered[skip:] for turn in pair]
         system = [Message("system", self.system)] if self.system else []
         return [*system, *shown, Message("user", typed)]
 
