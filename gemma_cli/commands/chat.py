@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gemma_cli.commands import options
+from gemma_cli.commands import options, texts
 from gemma_cli.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def chat(
         sampling = opening.sampling_from(chosen.sampling, asked)
         conversation = saved.conversation if saved else Conversation()
         if generation.system is not None or not saved:
-            conversation.system = opening.argument_text(asked.system or "", "--system")
+            conversation.system = texts.argument_text(asked.system or "", "--system")
         journal.model = chosen.installed.name
         if saved:
             journal.resume(saved.summary.id, conversation)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gemma_cli.commands import options
+from gemma_cli.commands import options, texts
 from gemma_cli.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -117,9 +117,7 @@ def _schema(schema: str | None, *, json_object: bool) -> str | None:
     if json_object:
         raise UsageError("--schema and --json-object both say what JSON to answer", "give one")
     if schema.lstrip()[:1] not in ("{", "[") and schema.strip() not in ("true", "false"):
-        from gemma_cli.commands import opening
-
-        schema = opening.read_text_file(Path(schema))
+        schema = texts.read_text_file(Path(schema))
     check_schema(schema)
     return schema
 
@@ -128,7 +126,6 @@ def _conversation(
     prompt: Sequence[str], files: Sequence[Path], messages: str | None, *, raw: bool
 ) -> list[Message]:
     """What is asked, as messages: from --messages, or of stdin, files and the prompt."""
-    from gemma_cli.commands import opening
     from gemma_cli.commands.messages import read_messages
     from gemma_cli.engine.protocol import Message
 
@@ -138,8 +135,8 @@ def _conversation(
         return read_messages(_read(messages), messages)
     parts = [_piped(has_prompt=bool(prompt))]
     parts += [_labelled(path, len(files)) for path in files]
-    parts.append(opening.argument_text(" ".join(prompt), "the prompt"))
-    question = opening.join_prompt(parts)
+    parts.append(texts.argument_text(" ".join(prompt), "the prompt"))
+    question = texts.join_prompt(parts)
     if not question.strip():
         given = bool(prompt) or bool(files) or not _is_terminal()
         raise UsageError("the prompt is empty" if given else "there is no prompt", _EXAMPLE)
@@ -147,7 +144,6 @@ def _conversation(
 
 
 def _with_system(system: str | None, conversation: list[Message], *, raw: bool) -> list[Message]:
-    from gemma_cli.commands import opening
     from gemma_cli.engine.protocol import Message
 
     if not system or raw:
@@ -156,13 +152,12 @@ def _with_system(system: str | None, conversation: list[Message], *, raw: bool) 
         return conversation
     if conversation[0].role == "system":
         raise UsageError("the system text is given twice: by --messages and by --system")
-    return [Message("system", opening.argument_text(system, "--system")), *conversation]
+    return [Message("system", texts.argument_text(system, "--system")), *conversation]
 
 
 def _labelled(path: Path, count: int) -> str:
-    from gemma_cli.commands import opening
 
-    text = opening.read_text_file(path)
+    text = texts.read_text_file(path)
     return text if count == 1 else f"{path.name}:\n{text}"
 
 
@@ -171,10 +166,9 @@ def _is_terminal() -> bool:
 
 
 def _read(name: str) -> str:
-    from gemma_cli.commands import opening
 
     if name != "-":
-        return opening.read_text_file(Path(name))
+        return texts.read_text_file(Path(name))
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError("--messages - reads standard input, and that is a terminal")
     return _piped(has_prompt=False)
@@ -182,7 +176,6 @@ def _read(name: str) -> str:
 
 def _piped(*, has_prompt: bool) -> str:
     """Standard input, unless it is a terminal. A wait for a silent pipe is said after 3 s."""
-    from gemma_cli.commands import opening
 
     if sys.stdin is None or sys.stdin.isatty():
         return ""
@@ -195,7 +188,7 @@ def _piped(*, has_prompt: bool) -> str:
     if has_prompt:
         wait.start()
     try:
-        return opening.decode_text(sys.stdin.buffer.read(), "standard input").rstrip("\n")
+        return texts.decode_text(sys.stdin.buffer.read(), "standard input").rstrip("\n")
     except OSError as error:
         raise UsageError(f"cannot read standard input: {error.strerror or error}") from error
     finally:
