@@ -31,9 +31,13 @@ class Script:
     turns: list[str | Entry | BaseException]
     interactive: bool = True
     agrees: bool = False
+    multiline: bool = False
     asked: list[str] = field(default_factory=list)
+    prefilled: list[str] = field(default_factory=list)
 
-    def read(self) -> Entry | None:
+    def read(self, initial: str = "") -> Entry | None:
+        if initial:
+            self.prefilled.append(initial)
         if not self.turns:
             return None
         turn = self.turns.pop(0)

@@ -37,8 +37,14 @@ class Reader(Protocol):
     def interactive(self) -> bool:
         """Whether a person sits there who can be asked and who may go on after a failure."""
 
-    def read(self) -> Entry | None:
-        """The next turn, None at the end. KeyboardInterrupt: Ctrl-C with nothing typed."""
+    multiline: bool
+    """Enter makes a line; a turn ends otherwise. Settable while the chat runs."""
+
+    def read(self, initial: str = "") -> Entry | None:
+        """The next turn, None at the end. KeyboardInterrupt: Ctrl-C with nothing typed.
+
+        initial: a text to change and send; a message whatever it begins with.
+        """
 
     def confirm(self, question: str) -> bool:
         """Ask y/N; False when nobody can be asked."""

@@ -49,7 +49,10 @@ class LineReader:
 
     interactive: a person types on a terminal; a prompt is written to stderr.
     say: told once when bytes are no UTF-8 (they become U+FFFD).
+    multiline: a turn goes on to the next empty line; a command is one line still.
     """
+
+    multiline = False
 
     def __init__(self, source: BinaryIO, interactive: bool, say: Callable[[str], None]) -> None:
         self.interactive = interactive
@@ -58,10 +61,15 @@ class LineReader:
         self._source = source
         self._first = True
 
-    def read(self) -> Entry | None:
+    def read(self, initial: str = "") -> Entry | None:
+        """The next turn. initial: what is to be changed; here it can only be shown."""
+        if initial and self.interactive:
+            self._say(f"to be changed:\n{initial}")
         text = self._line(">>> ")
         if text is None:
             return None
+        if self.multiline and text and not text.startswith("/"):
+            return self._lines_after(text)
         while is_open(text):
             more = self._line("... ")
             if more is None:
@@ -70,6 +78,12 @@ class LineReader:
                 text = text.removesuffix(_CONTINUE)
             text = f"{text}\n{more}"
         return entered(text)
+
+    def _lines_after(self, first: str) -> Entry:
+        lines = [first]
+        while more := self._line("... "):
+            lines.append(more)
+        return entered("\n".join(lines))
 
     def confirm(self, question: str) -> bool:
         if not self.interactive:

@@ -22,7 +22,7 @@ from prompt_toolkit.layout.processors import Processor, Transformation, Transfor
 from prompt_toolkit.output import create_output
 from prompt_toolkit.styles import Style
 
-from gemma_cli.terminal.lines import Entry, entered, is_open
+from gemma_cli.terminal.lines import QUOTES, Entry, entered, is_open
 from gemma_cli.terminal.sanitize import show_bidi, strip_controls
 from gemma_cli.terminal.toolbar import Gauge, toolbar
 
@@ -47,9 +47,11 @@ class PromptReader:
     inputs: what was typed before, the latest first; remember: keeps a new one.
     typing: hears what is typed as it grows, and nothing at each new prompt.
     plain: no toolbar, no placeholder, nothing that moves (screen readers).
+    multiline: Enter begins a new line, Alt-Enter sends; a command still needs only Enter.
     """
 
     interactive = True
+    multiline = False
 
     def __init__(
         self,
@@ -87,12 +89,13 @@ class PromptReader:
         )
         self._session.default_buffer.on_text_changed += self._on_text_changed
 
-    def read(self) -> Entry | None:
-        self._pasted = False
+    def read(self, initial: str = "") -> Entry | None:
+        # What was a message once is one again, whatever it looks like.
+        self._pasted = initial.startswith(("/", QUOTES))
         if self._interrupted:
             return None
         try:
-            text = self._session.prompt(pre_run=self._on_start)
+            text = self._session.prompt(default=initial, pre_run=self._on_start)
         except EOFError:
             return None
         return entered(text, literal=self._pasted)
@@ -131,7 +134,7 @@ class PromptReader:
     def _on_start(self) -> None:
         if self._interrupted:
             get_app().create_background_task(self._leave_at_once())
-        self._typing("")
+        self._typing(self._session.default_buffer.text)
         if not self._plain and self._gauge().loaded < 1.0:
             get_app().create_background_task(self._refresh_while_loading())
 
@@ -155,7 +158,9 @@ class PromptReader:
         @add("enter", filter=~is_searching)
         def _send(event: KeyPressEvent) -> None:
             buffer = event.current_buffer
-            if not self._pasted and is_open(buffer.text):
+            if self.multiline and (self._pasted or not _is_command()):
+                buffer.insert_text("\n")
+            elif not self._pasted and is_open(buffer.text):
                 buffer.cursor_position = len(buffer.text)
                 if not buffer.text.lstrip().startswith('"""'):
                     buffer.delete_before_cursor()
@@ -164,6 +169,12 @@ class PromptReader:
                 buffer.validate_and_handle()
 
         @add("escape", "enter")
+        def _other_enter(event: KeyPressEvent) -> None:
+            if self.multiline:
+                event.current_buffer.validate_and_handle()
+            else:
+                event.current_buffer.insert_text("\n")
+
         @add("c-j")
         def _new_line(event: KeyPressEvent) -> None:
             event.current_buffer.insert_text("\n")
