@@ -47,6 +47,9 @@ class Settings:
     draft: str | None = None
     lora: list[str] | None = None
     kv_cache: str | None = None
+    history: bool | None = None
+    history_days: int | None = None
+    save_runs: bool | None = None
 
 
 def settings_file() -> Path:
@@ -112,4 +115,6 @@ _ACCEPTED: dict[str, tuple[str, tuple[type, ...]]] = {
     "gpu_margin": ("an amount of memory", (int, str)),
     "force": ("true or false", (bool,)),
     "kv_cache": ("an amount of memory", (int, str)),
+    **dict.fromkeys(("history", "save_runs"), ("true or false", (bool,))),
+    "history_days": _INTEGER,
 }

@@ -13,9 +13,12 @@ from pathlib import Path
 from gemma_cli.chat.conversation import Conversation, Origin, Turn
 from gemma_cli.chat.database import Opened, is_damage, open_database
 from gemma_cli.chat.liveness import is_running, this_process
+from gemma_cli.chat.search import match_expression
 from gemma_cli.errors import HistoryError
 
 _TITLE_LENGTH = 80
+_MATCHING = """WHERE c.id IN (SELECT m.conversation_id FROM message_text
+    JOIN message m ON m.id = message_text.rowid WHERE message_text MATCH ?)"""
 _NO_CHAT_HINT = "what there is: gemma history list"
 
 
@@ -107,9 +110,11 @@ class History:
             )
         return saved_id
 
-    def conversations(self, limit: int | None = None) -> list[Summary]:
-        """The chats, the latest first."""
-        return self._summaries("", (), -1 if limit is None else limit)
+    def conversations(self, limit: int | None = None, matching: str | None = None) -> list[Summary]:
+        """The chats, the latest first; matching: only those a search for these words finds."""
+        wanted = match_expression(matching) if matching else ""
+        where, values = ("", ()) if not wanted else (_MATCHING, (wanted,))
+        return self._summaries(where, values, -1 if limit is None else limit)
 
     def latest(self) -> int | None:
         """The id of the chat that was used last."""
@@ -145,10 +150,9 @@ class History:
 
         The last word may be a beginning; accents and case make no difference.
         """
-        words = [word.replace('"', '""') for word in query.split()]
-        if not words:
+        wanted = match_expression(query)
+        if not wanted:
             return []
-        wanted = " ".join(f'"{word}"' for word in words) + "*"
         with _reading():
             rows = self._db.execute(
                 """SELECT c.id, c.title, m.role, m.created,

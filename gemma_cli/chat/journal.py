@@ -17,7 +17,16 @@ INTERVAL_S = 0.4
 
 
 class Journal(Protocol):
-    """Keeps a conversation as it grows. No call raises because of the disk."""
+    """Keeps a conversation as it grows. Only history and forget raise because of the disk.
+
+    model: the name that is saved with the conversation.
+    """
+
+    model: str
+
+    @property
+    def conversation_id(self) -> int | None:
+        """The present chat's number in the history; None while it is not saved."""
 
     def save(self, conversation: Conversation) -> None:
         """Make everything that was said durable, now."""
@@ -28,9 +37,27 @@ class Journal(Protocol):
     def begin(self) -> int | None:
         """From here on another conversation is kept; the id of the one that ends, if saved."""
 
+    def resume(self, conversation_id: int, conversation: Conversation) -> None:
+        """Go on with a chat that was loaded from the history."""
+
+    def forget(self) -> bool:
+        """Remove the present chat from the history for good; False if it was not saved.
+
+        What is saved after that is another chat, so the conversation must be
+        another too. Raises HistoryError if it is still there.
+        """
+
+    def history(self) -> History:
+        """Past chats. Raises HistoryError when they cannot be read, or are not to be."""
+
 
 class NoJournal:
     """--no-history: nothing is written anywhere."""
+
+    conversation_id = None
+
+    def __init__(self, model: str = "") -> None:
+        self.model = model
 
     def save(self, conversation: Conversation) -> None:
         pass
@@ -40,6 +67,17 @@ class NoJournal:
 
     def begin(self) -> int | None:
         return None
+
+    def resume(self, conversation_id: int, conversation: Conversation) -> None:
+        pass
+
+    def forget(self) -> bool:
+        return False
+
+    def history(self) -> History:
+        raise HistoryError(
+            "this chat keeps no history", "begin one that does: gemma chat, without --no-history"
+        )
 
 
 class HistoryJournal:
@@ -66,6 +104,10 @@ class HistoryJournal:
         self._told: str | None = None
         self._thorough = False
 
+    @property
+    def conversation_id(self) -> int | None:
+        return self._conversation_id
+
     def history(self) -> History:
         """The history, opened if it was not; what opening it did is told. Raises HistoryError."""
         if self._history is None:
@@ -81,7 +123,6 @@ class HistoryJournal:
         return self._history
 
     def resume(self, conversation_id: int, conversation: Conversation) -> None:
-        """Go on with a chat that was loaded from the history."""
         self._conversation_id = conversation_id
         self._written = {turn.id: turn for turn in conversation}
 
@@ -89,6 +130,13 @@ class HistoryJournal:
         ended, self._conversation_id = self._conversation_id, None
         self._written = {}
         return ended
+
+    def forget(self) -> bool:
+        if self._conversation_id is None:
+            return False
+        self.history().remove(self._conversation_id)
+        self.begin()
+        return True
 
     def due(self) -> bool:
         return time.monotonic() - self._last_save >= INTERVAL_S
