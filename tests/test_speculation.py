@@ -28,7 +28,7 @@ PASSAGE = (
 COPIES = f"Copy: {PASSAGE}\nCopy: {PASSAGE}\nCopy: {PASSAGE[:20]}"
 
 
-def engine(path: Path, *, speculate: bool, draft: bool = False) -> LlamaEngine:
+def engine(path: Path, *, speculate: bool | None, draft: bool = False) -> LlamaEngine:
     header = read_header(path)
     weights = Weights(path, header, plan(header, ROOMY, Wishes(n_ctx=1024)))
     return LlamaEngine(Setup(weights, speculate=speculate, draft=weights if draft else None))
@@ -77,6 +77,24 @@ def test_a_seed_gives_the_same_answer_with_drafts(
     without, having = (answer(each, COPIES, sampling) for each in (plain, drafting))
     assert having.tokens == without.tokens
     assert having.usage.accepted_tokens > 20
+
+
+def test_where_the_same_answer_is_expected_each_time_none_is_drafted(
+    plain: LlamaEngine, demo_gguf: Path
+) -> None:
+    """Whether a draft pays is a matter of time, and a batch rounds otherwise."""
+    with closing(engine(demo_gguf, speculate=None)) as made:
+        made.info()
+        made._loaded._pace = made._loaded._drafter._pace = _Eager()  # type: ignore[union-attr]
+        for sampling in (
+            Sampling(temperature=0, max_tokens=70),
+            Sampling(temperature=0.3, seed=4, max_tokens=60),
+        ):
+            done = answer(made, COPIES, sampling)
+            assert done.usage.drafted_tokens == 0
+            assert done.tokens == answer(plain, COPIES, sampling).tokens
+        done = answer(made, COPIES, Sampling(temperature=0.1, max_tokens=60))
+        assert done.usage.drafted_tokens > 0
 
 
 def test_an_answer_goes_on_from_what_was_said_not_from_what_was_drafted(

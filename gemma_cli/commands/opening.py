@@ -134,7 +134,7 @@ def start_engine(
             Weights(path, chosen.header, plan),
             adapters,
             snapshots,
-            speculate=asked.speculate is not False,
+            speculate=asked.speculate,
             draft=_draft_for(chosen, asked, plan),
             adapt_threads=wishes.threads is None,
         )

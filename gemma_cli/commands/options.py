@@ -149,8 +149,8 @@ class GenerationOptions:
         typer.Option(
             "--speculate/--no-speculate",
             envvar="GEMMA_SPECULATE",
-            help="Guess tokens from what was said and check them together; on. Greedy answers "
-            "stay the same but at near ties, others keep their distribution.",
+            help="Guess tokens from what was said and check them together. As it is set: unless "
+            "a seed or temperature 0 asks for an answer that comes out the same each time.",
         ),
     ] = None
     draft: Annotated[

@@ -43,10 +43,10 @@ class Drafter(Protocol):
 class Decoding:
     """One answer on a context that holds its prompt, the last token's logits ready.
 
-    greedy: sampling is a plain argmax. tokens: of the answer so far, the
-    end-of-turn token not included. drafted, accepted: tokens guessed and
-    evaluated in a batch, and those among them that were right. first: when the
-    first token was known (perf_counter).
+    pace: None: one token at a time. greedy: sampling is a plain argmax.
+    tokens: of the answer so far, the end-of-turn token not included. drafted,
+    accepted: tokens guessed and evaluated in a batch, and those among them that
+    were right. first: when the first token was known (perf_counter).
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Decoding:
         text: AnswerText,
         put: Callable[[Piece], None],
         drafter: Drafter | None,
-        pace: Pace,
+        pace: Pace | None,
         *,
         greedy: bool,
     ) -> None:
@@ -67,7 +67,6 @@ class Decoding:
         self._held = len(context.tokens)  # tokens of the context that are certainly right
         self._draft: list[int] = []  # those after them that may be
         self._batch, self._row = 1, -1  # the last batch's size, and whose logits come next
-        self._drafts = drafter is not None or sampler.constrained
         self._forced = 0  # tokens that a schema leaves no choice about
         self._unsaid: list[int] = []  # tokens that are not text yet
         self._said_at = 0.0
@@ -142,7 +141,7 @@ class Decoding:
 
     def _propose(self, limit: int) -> list[int]:
         """What a schema forces, or else what the drafter guesses."""
-        if not self._drafts:
+        if self._pace is None:
             return []
         context = self._context
         room = context.n_ctx - len(context.tokens) - 1
@@ -158,7 +157,8 @@ class Decoding:
         if not self._context.evaluate(tokens, logits=len(tokens)):
             return False
         self._batch, self._row = len(tokens), 0
-        self._pace.measured(self._batch, time.perf_counter() - start)
+        if self._pace is not None:
+            self._pace.measured(self._batch, time.perf_counter() - start)
         return True
 
     def _is_sure(self) -> bool:

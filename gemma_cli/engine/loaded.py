@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
+from gemma_cli.engine.allocating import allocate
 from gemma_cli.engine.answertext import AnswerText
 from gemma_cli.engine.cache import common_prefix
-from gemma_cli.engine.context import Context
 from gemma_cli.engine.decoding import Decoding, Drafter
 from gemma_cli.engine.draft import DraftModel
 from gemma_cli.engine.evaluation import Evaluation
+from gemma_cli.engine.headroom import NoMemoryError
 from gemma_cli.engine.jobs import Answer, ReadAhead
 from gemma_cli.engine.library import AbortFlag, library_identity
 from gemma_cli.engine.lookup import Pace, PromptLookup
-from gemma_cli.engine.mapping import release_repacked
-from gemma_cli.engine.model import Model
 from gemma_cli.engine.prompting import PromptFormat
 from gemma_cli.engine.protocol import Done, EngineInfo, StopReason, Timings, Usage
 from gemma_cli.engine.sampling import Sampler
-from gemma_cli.engine.setup import Setup
+from gemma_cli.engine.setup import Setup, Weights
 from gemma_cli.engine.snapshots import Snapshots
 from gemma_cli.machine.cpu import OtherLoad
 
@@ -32,27 +32,20 @@ class Loaded:
         start = time.perf_counter()
         self._others = OtherLoad() if setup.adapt_threads else None
         weights = setup.weights
-        plan = weights.plan
         snapshots = _snapshots(setup)
+        allocated = allocate(setup, on_progress)
+        plan = allocated.plan
         self._threads = plan.threads
-        self._model = Model(
-            weights.path,
-            plan.gpu_layers,
-            split=plan.split,
-            experts_on_host=plan.experts_on_host,
-            adapters=setup.adapters,
-            on_progress=on_progress,
-        )
-        release_repacked(weights.path, weights.header)
+        self._model, self._context = allocated.model, allocated.context
         self.format = PromptFormat(weights.header, weights.path, self._model.vocabulary)
-        self._context = Context(self._model, plan, AbortFlag())
         self._evaluation = Evaluation(
             self._context, self._model.sliding_window, plan.checkpoint_bytes, snapshots
         )
         self._pace = Pace()
-        self._draft = DraftModel(setup.draft, self._pace) if setup.draft else None
+        self._draft, without = _draft_model(setup.draft, self._pace)
         self._drafter: Drafter | None = self._draft
-        if setup.speculate and self._draft is None:
+        self._speculate = True if setup.draft else setup.speculate
+        if self._speculate is not False and self._draft is None:
             self._drafter = PromptLookup(self._pace)
         self._spoken = 0  # tokens that the context held after the last answer
         self._load_s = time.perf_counter() - start
@@ -63,6 +56,8 @@ class Loaded:
             n_layers=plan.n_layers,
             threads=plan.threads,
             base_model=self.format.base_model,
+            warnings=(*plan.notes, *allocated.warnings, *without),
+            planned_threads=plan.threads,
             thinks=self.format.thinks,
         )
 
@@ -157,6 +152,7 @@ class Loaded:
         if advice is None:
             return
         self._context.use_threads(advice)
+        self.info = replace(self.info, threads=advice)
         if self._draft is not None:
             self._draft.use_threads(advice)
 
@@ -168,9 +164,11 @@ class Loaded:
 
     def _decoding(self, answer: Answer, sampler: Sampler) -> Decoding:
         vocabulary, sampling = self._model.vocabulary, answer.sampling
+        # A batch rounds otherwise than its tokens alone, and when one pays is a matter of time.
+        batches = self._speculate if self._speculate is not None else not sampling.reproducible
         # Whether a batch may decide is seen from the logits as they are.
         plain = not (sampling.penalizes or sampling.logit_bias)
-        drafter = self._drafter if plain or not sampling.greedy else None
+        drafter = self._drafter if batches and (plain or not sampling.greedy) else None
         return Decoding(
             self._context,
             vocabulary,
@@ -178,9 +176,19 @@ class Loaded:
             AnswerText(vocabulary, answer.prompt, sampling.stop),
             answer.put,
             drafter,
-            self._pace,
+            self._pace if batches else None,
             greedy=sampling.greedy,
         )
+
+
+def _draft_model(weights: Weights | None, pace: Pace) -> tuple[DraftModel | None, tuple[str, ...]]:
+    """The draft model, or what to say where there is no memory for it: it only saves time."""
+    if weights is None:
+        return None, ()
+    try:
+        return DraftModel(weights, pace), ()
+    except NoMemoryError as error:
+        return None, (f"{error.message}; going on without this draft model",)
 
 
 def _snapshots(setup: Setup) -> Snapshots | None:

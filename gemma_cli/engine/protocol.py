@@ -71,6 +71,11 @@ class Sampling:
         return self.temperature == 0
 
     @property
+    def reproducible(self) -> bool:
+        """Is the same answer expected each time? Greedy decoding, or a seed that was given."""
+        return self.greedy or self.seed is not None
+
+    @property
     def penalizes(self) -> bool:
         """Does a token's logit depend on what was said before?"""
         penalties = self.repeat_penalty != 1 or self.presence_penalty or self.frequency_penalty
@@ -245,7 +250,9 @@ class Generation(Protocol):
 class EngineInfo:
     """Facts of a loaded model that others show or decide by.
 
-    thinks: it can be asked to think before it answers, or not to.
+    threads: in use now; planned_threads: used where nobody else computes.
+    warnings: what whoever uses the model must be told, once. thinks: it can be
+    asked to think before it answers, or not to.
     """
 
     n_ctx: int
@@ -256,6 +263,7 @@ class EngineInfo:
     base_model: bool
     warnings: tuple[str, ...] = ()
     thinks: bool = False
+    planned_threads: int = 0
 
 
 class Engine(Protocol):

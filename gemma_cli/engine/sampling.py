@@ -106,11 +106,6 @@ class Sampler:
             return int(module.row(context, index, self._n_vocab).argmax())
         return int(C.llama_sampler_sample(self._chains.final, context, index))
 
-    @property
-    def constrained(self) -> bool:
-        """Does a schema limit what can be said?"""
-        return self._grammar is not None
-
     def forced(self) -> list[int]:
         """The tokens that must come next by the schema: drafts, for sample() to confirm."""
         return [] if self._grammar is None else self._grammar.forced()
