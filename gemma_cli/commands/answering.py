@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemma_cli.engine.cache import common_prefix
-from gemma_cli.engine.protocol import Done, Engine, Generation, Message, Prompt, Sampling
+from gemma_cli.engine.protocol import (
+    Done,
+    Engine,
+    EngineInfo,
+    Generation,
+    Message,
+    Prompt,
+    Sampling,
+)
 from gemma_cli.errors import ExitCode, GemmaError
 from gemma_cli.terminal.sanitize import clean
 from gemma_cli.terminal.thoughts import Thoughts, ThoughtsAndAnswer, View
@@ -58,8 +66,11 @@ class Answering:
         others may be asked about too.
         """
         engine = self._engine
+        info = engine.info()
+        for warning in info.warnings:
+            _say(warning)
         if self._thinking:
-            _check_thinks(raw is not None, thinks=engine.info().thinks)
+            _check_thinks(raw is not None, thinks=info.thinks)
         prompt = (
             engine.raw(raw)
             if raw is not None
@@ -78,9 +89,7 @@ class Answering:
                 self._end_line()
             raise
         if self._as_json:
-            self._print_json(
-                installed, _report(done, engine.info().gpu_layers), parsed=bool(done.satisfied)
-            )
+            self._print_json(installed, _report(done, engine.info()), parsed=bool(done.satisfied))
         else:
             self._end_line()
         self._tell(done, sampling)
@@ -157,7 +166,7 @@ class Answering:
         if self._thoughts and not "".join(self._text).strip():
             _say("the model has only thought: its answer did not begin")
         if self._stats:
-            _say(describe(done))
+            _say(f"{describe(done)} · {_threads(self._engine.info())}")
 
 
 class _Stdout:
@@ -222,14 +231,23 @@ def print_prompt(
     print(json.dumps(shown, ensure_ascii=False))
 
 
-def _report(done: Done, gpu_layers: int) -> dict[str, Any]:
+def _threads(info: EngineInfo) -> str:
+    """How many threads made the answer, and why not more."""
+    if info.threads < info.planned_threads:
+        return f"{info.threads} of {info.planned_threads} threads: the machine is busy"
+    return f"{info.threads} thread{'' if info.threads == 1 else 's'}"
+
+
+def _report(done: Done, info: EngineInfo) -> dict[str, Any]:
     return {
         "stop_reason": done.stop_reason,
         "usage": asdict(done.usage),
         "timings": {name: round(value, 4) for name, value in asdict(done.timings).items()},
         "context": {"n_ctx": done.n_ctx, "used": done.used},
-        "gpu_layers": gpu_layers,
+        "gpu_layers": info.gpu_layers,
         "seed": done.seed,
+        "threads": info.threads,
+        "warnings": list(info.warnings),
     }
 
 

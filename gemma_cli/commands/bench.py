@@ -117,8 +117,7 @@ class _Bench:
 
         path = self.chosen.installed.path
         plans = list(self._plans())  # what cannot fit is said before anything is measured
-        if any(layers != 0 for layers in self._wanted[2]):
-            say_unused_gpu()
+        say_unused_gpu(next((layers for layers in self._wanted[2] if layers != 0), 0))
         admit(path, lambda: False)
         for plan in plans:
             run = planned_run(self.chosen.header, plan, self._bandwidth(plan))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gemma_cli.errors import DoesNotFitError
-from gemma_cli.machine.devices import Device, Machine, this_machine
+from gemma_cli.machine.devices import Device, Machine
 from gemma_cli.machine.memory import HOST_MARGIN, Plan, Wishes, plan
 from gemma_cli.models.gguf import Header
 from gemma_cli.models.store import InstalledModel
@@ -20,11 +20,14 @@ if TYPE_CHECKING:
 _TIGHT_HOST, _TIGHT_GPU = 64 << 20, 512 << 20
 
 
-def plan_to_load(installed: InstalledModel, header: Header, wishes: Wishes) -> Plan:
-    """The plan for this machine as it is now. DoesNotFitError names what would fit."""
-    machine = this_machine()
+def plan_to_load(
+    installed: InstalledModel, header: Header, machine: Machine, wishes: Wishes
+) -> Plan:
+    """The plan for a machine as it is now. DoesNotFitError names what would fit."""
     try:
         made = plan(header, machine, wishes)
+        if wishes.force and not made.fits(wishes.gpu_margin):
+            print(f"gemma: {installed.name}: {made.why}", file=sys.stderr)
         if wishes.force or not is_tight(made, wishes):
             return made  # a quarter of a second saved, at each start
         said = ask_llama_cpp(installed.path, made)

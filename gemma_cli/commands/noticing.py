@@ -14,23 +14,33 @@ _STATE = "unused-gpu.json"
 
 
 @cache
-def say_unused_gpu() -> None:
+def say_unused_gpu(wanted: int | str | None) -> None:
     """Once a process, on stderr: which GPU this llama.cpp cannot use, and what to type.
 
-    A discrete GPU (or Apple's) is worth a reminder at every start, for it makes
-    answers many times faster. An integrated one reads the same memory as the
-    CPU: it is mentioned once on this machine, and by `gemma doctor`.
+    wanted: --gpu-layers; 0 silences it, and where layers are asked for in vain it is
+    always said. A discrete GPU (or Apple's) is worth a reminder at every start, for
+    it makes answers many times faster. An integrated one reads the same memory as
+    the CPU: it is mentioned once on this machine, and by `gemma doctor`.
     """
     from gemma_cli.machine.devices import backends, gpus
     from gemma_cli.machine.graphics import graphics_cards, hidden_by_environment
 
-    if gpus() or hidden_by_environment():
+    if wanted == 0 or gpus():
         return
-    cards = [card for card in graphics_cards() if card.driver]
-    if not cards or (cards[0].integrated and not _is_new(cards[0])):
+    hidden = hidden_by_environment()
+    cards = [] if hidden else [card for card in graphics_cards() if card.driver]
+    if wanted is not None and not cards:
+        built = "for CPUs only" if backends() == ("CPU",) else f"with {', '.join(backends())}"
+        found = f"{hidden} hides any GPU" if hidden else "no GPU was found here"
+        _say(
+            f"--gpu-layers {wanted}: this llama.cpp is built {built}, and {found}: all layers stay"
+            " on the CPU (--gpu-layers 0 silences this):\n  gemma doctor"
+        )
+        return
+    if not cards or (wanted is None and cards[0].integrated and not _is_new(cards[0])):
         return
     what, command = unused(cards[0], backends())
-    print(f"gemma: {what} (--gpu-layers 0 silences this):\n  {command}", file=sys.stderr)
+    _say(f"{what} (--gpu-layers 0 silences this):\n  {command}")
 
 
 def unused(card: GraphicsCard, backends: Sequence[str]) -> tuple[str, str]:
@@ -71,3 +81,7 @@ def _is_new(card: GraphicsCard) -> bool:
         return False
     write_state(_STATE, told | {card.name: True})
     return True
+
+
+def _say(text: str) -> None:
+    print(f"gemma: {text}", file=sys.stderr)

@@ -111,18 +111,20 @@ def start_engine(
     """
     from gemma_cli.commands.confirming import plan_to_load
     from gemma_cli.commands.noticing import say_unused_gpu
+    from gemma_cli.commands.stepping import step_down
     from gemma_cli.engine.admission import admit
     from gemma_cli.engine.llama import LlamaEngine
     from gemma_cli.engine.setup import Setup, Weights
+    from gemma_cli.machine.devices import this_machine
 
     adapters = adapters_from(asked, chosen.header)
     wishes = wishes_from(asked)
     wishes = replace(wishes, beside=sum(adapter.path.stat().st_size for adapter in adapters))
-    if wishes.gpu_layers != 0:
-        say_unused_gpu()
+    say_unused_gpu(wishes.gpu_layers)
     path = chosen.installed.path
     admit(path, lambda: False)  # here: what it says must not fall into a prompt
-    plan = plan_to_load(chosen.installed, chosen.header, wishes)
+    header, machine = chosen.header, this_machine()
+    plan = plan_to_load(chosen.installed, header, machine, wishes)
     if plan.n_ctx > plan.n_ctx_max:
         print(
             f"gemma: {chosen.installed.name} was trained on {plan.n_ctx_max} tokens: beyond them, "
@@ -131,12 +133,13 @@ def start_engine(
         )
     return LlamaEngine(
         Setup(
-            Weights(path, chosen.header, plan),
+            Weights(path, header, plan),
             adapters,
             snapshots,
             speculate=asked.speculate,
             draft=_draft_for(chosen, asked, plan),
             adapt_threads=wishes.threads is None,
+            smaller=lambda made, *, on_gpu: step_down(made, header, machine, wishes, on_gpu=on_gpu),
         )
     )
 

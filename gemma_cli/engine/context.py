@@ -56,7 +56,8 @@ class Context:
         )
         if not self._pointer:
             if headroom.is_memory(reason):
-                raise headroom.no_context(plan, reason)
+                on_gpu = headroom.is_gpus(reason, plan.gpu_layers)
+                raise headroom.no_context(plan, reason, on_gpu=on_gpu)
             raise EngineError(
                 f"llama.cpp cannot make a context of {plan.n_ctx} tokens: {reason}",
                 "try a smaller one: --ctx 4096",

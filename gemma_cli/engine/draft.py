@@ -28,7 +28,11 @@ class DraftModel:
     def __init__(self, weights: Weights, pace: Pace) -> None:
         plan = weights.plan
         self._model = Model(weights.path, plan.gpu_layers, split=plan.split)
-        self._context = Context(self._model, weights.plan, AbortFlag())
+        try:
+            self._context = Context(self._model, plan, AbortFlag())
+        except BaseException:
+            self._model.close()
+            raise
         self._evaluation = Evaluation(self._context, self._model.sliding_window, _CHECKPOINTS, None)
         self._pace = pace
         self._tokens: list[int] = []

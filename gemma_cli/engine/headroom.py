@@ -24,10 +24,23 @@ _LOAD = 256 * _MIB
 # Graphs, batches and what each evaluation allocates for itself.
 _CONTEXT = 96 * _MIB
 _NO_MEMORY = re.compile(r"bad_alloc|alloc|insufficient memory|out of memory|reserve", re.IGNORECASE)
+# What llama.cpp says where it is the host's memory; a GPU's is named in many ways.
+_HOST = re.compile(r"\bCPU|_Host\b|bad_alloc|insufficient memory|failed to allocate buffer of size")
+
+
+class NoMemoryError(DoesNotFitError):
+    """Memory that the plan counted on cannot be had.
+
+    weights: it was for those, not for a context. on_gpu: a GPU's, not the host's.
+    """
+
+    def __init__(self, message: str, hint: str | None, *, weights: bool, on_gpu: bool) -> None:
+        super().__init__(message, hint)
+        self.weights, self.on_gpu = weights, on_gpu
 
 
 def check_load(path: Path, parts: Sequence[Path]) -> None:
-    """Raise DoesNotFitError unless the files can be mapped beside what a load needs."""
+    """Raise NoMemoryError unless the files can be mapped beside what a load needs."""
     with contextlib.ExitStack() as held:
         try:
             for part in parts:
@@ -39,7 +52,7 @@ def check_load(path: Path, parts: Sequence[Path]) -> None:
 
 
 def check_context(plan: Plan) -> None:
-    """Raise DoesNotFitError unless the host has memory for the plan's KV cache and buffers."""
+    """Raise NoMemoryError unless the host has memory for the plan's KV cache and buffers."""
     host = plan.shares[0]
     try:
         _borrow(host.kv + host.compute + _CONTEXT)
@@ -52,21 +65,37 @@ def is_memory(reason: str) -> bool:
     return _NO_MEMORY.search(reason) is not None
 
 
-def no_load(path: Path, reason: str) -> DoesNotFitError:
-    return DoesNotFitError(
-        f"there is too little memory to load {path.name}: {reason}",
-        "try a smaller quantization (gemma pull NAME:q4_0) or a smaller Gemma "
+def is_gpus(reason: str, gpu_layers: int) -> bool:
+    """Whether that memory is a GPU's. gpu_layers: how many were to go there."""
+    return gpu_layers > 0 and _HOST.search(reason) is None
+
+
+def no_load(path: Path, reason: str, *, on_gpu: bool = False) -> NoMemoryError:
+    fewer = "fewer layers on the GPU (--gpu-layers N), " if on_gpu else ""
+    return NoMemoryError(
+        f"there is too little memory{' on the GPU' if on_gpu else ''} to load {path.name} "
+        f"({path.stat().st_size // _MIB} MiB): {reason}",
+        f"try {fewer}a smaller quantization (gemma pull NAME:q4_0) or a smaller Gemma "
         "(gemma list --available)",
+        weights=True,
+        on_gpu=on_gpu,
     )
 
 
-def no_context(plan: Plan, reason: str) -> DoesNotFitError:
-    smaller = max(plan.n_ctx // 2, min(SMALLEST_CTX, plan.n_ctx))
+def no_context(plan: Plan, reason: str, *, on_gpu: bool = False) -> NoMemoryError:
+    smaller = plan.n_ctx // 2
+    if plan.n_ctx > SMALLEST_CTX:
+        smaller = max(smaller, SMALLEST_CTX)
     quantized = ", a quantized KV cache (--kv-type q8_0)" if plan.kv_type == "f16" else ""
-    return DoesNotFitError(
-        f"there is too little memory for a context of {plan.n_ctx} tokens: {reason}",
+    kv = sum(share.kv for share in plan.shares) // _MIB
+    compute = sum(share.compute for share in plan.shares) // _MIB
+    return NoMemoryError(
+        f"there is too little memory{' on the GPU' if on_gpu else ''} for a context of "
+        f"{plan.n_ctx} tokens (KV cache {kv} MiB, compute {compute} MiB): {reason}",
         f"try a smaller context (--ctx {smaller}){quantized} "
         "or a smaller quantization (gemma pull NAME:q4_0)",
+        weights=False,
+        on_gpu=on_gpu,
     )
 
 

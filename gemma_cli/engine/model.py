@@ -121,15 +121,20 @@ class Model:
         if stopped:
             raise Cancelled("stopped while the model was loading")
         if not self._pointer and headroom.is_memory(reason):
-            raise headroom.no_load(path, reason)
+            on_gpu = headroom.is_gpus(reason, gpu_layers)
+            raise headroom.no_load(path, reason, on_gpu=on_gpu)
         if not self._pointer:
             raise ModelFileError(
                 f"llama.cpp cannot load {path}: {reason}",
                 "check the file: gemma show PATH; GEMMA_DEBUG=1 shows llama.cpp's log",
             )
         self.vocabulary = Vocabulary(C.llama_model_get_vocab(self._pointer))
-        self.adapters = LoadedAdapters(self._pointer, adapters, log)
         self.sliding_window: int = C.llama_model_n_swa(self._pointer)
+        try:
+            self.adapters = LoadedAdapters(self._pointer, adapters, log, gpu_layers)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def pointer(self) -> Any:
