@@ -20,7 +20,8 @@ MAY_IMPORT = {
     "engine": {"machine", "models"},
     "chat": {"engine.protocol"},
     "terminal": set(),
-    "commands": {"models", "machine", "engine", "chat", "terminal"},
+    "documents": set(),
+    "commands": {"models", "machine", "engine", "chat", "terminal", "documents"},
 }
 ONLY_IN = {
     "llama_cpp": ["engine/"],

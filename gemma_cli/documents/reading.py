@@ -1,0 +1,46 @@
+"""From a path to a Document: any text, PDF, Word, HTML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gemma_cli.documents.decoding import decode
+from gemma_cli.documents.document import Document, clean_name, shown_name
+from gemma_cli.documents.kinds import is_html, no_text, recognise
+from gemma_cli.documents.languages import language_of
+from gemma_cli.documents.pdf import pdf_text
+from gemma_cli.documents.source import load
+from gemma_cli.documents.webpage import html_text
+from gemma_cli.documents.word import docx_text
+
+
+def read(path: Path) -> Document:
+    """What a file says. Raises UsageError: unreadable, no text, damaged, protected, too large.
+
+    A format is known by its content; the name only tells a programming language.
+    """
+    raw, notes = load(path)
+    shown = clean_name(str(path))
+    name = shown_name(path)
+    converted = {"pdf": pdf_text, "docx": docx_text}.get(recognise(raw, shown))
+    if converted:
+        text, more = converted(raw, shown)
+        return Document(name, text, notes=notes + more, bytes=len(raw))
+    decoded = decode(raw)
+    if decoded is None:
+        raise no_text(raw, shown)
+    text, more = decoded
+    notes += more
+    language = language_of(path.name, text)
+    if is_html(text, path.suffix):
+        try:
+            text = html_text(text)
+        except ImportError:
+            language = "html"
+            notes += (
+                "is HTML and was taken with its markup; without: pip install "
+                "'gemma-cli[documents]' (with pipx: pipx inject gemma-cli markdownify)",
+            )
+    if not text.strip():
+        notes += ("is empty",)
+    return Document(name, text, language, notes, len(raw))

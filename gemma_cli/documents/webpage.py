@@ -1,0 +1,38 @@
+"""The text of HTML as Markdown, by markdownify: headings, lists and tables stay what they are."""
+
+from __future__ import annotations
+
+import warnings
+
+from gemma_cli.documents.extra import tidy
+
+_NO_TEXT = ("title", "img", "svg", "script", "style", "noscript", "template", "iframe", "object")
+
+
+def html_text(source: str) -> str:
+    """What a reader of the page reads; ImportError where markdownify is not installed."""
+    import markdownify
+    from bs4 import BeautifulSoup, Comment
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about text that looks like a file name, XML or a URL
+        soup = BeautifulSoup(source, "html.parser")
+    title = soup.title.get_text().strip() if soup.title else ""
+    for tag in soup.find_all(_NO_TEXT):
+        tag.decompose()
+    for comment in soup.find_all(string=lambda text: isinstance(text, Comment)):
+        comment.extract()
+    converter = markdownify.MarkdownConverter(
+        heading_style=markdownify.ATX,
+        bullets="-",
+        escape_asterisks=False,
+        escape_underscores=False,
+        table_infer_header=True,
+    )
+    try:
+        text = converter.convert_soup(soup)
+    except RecursionError:  # hundreds of elements inside one another: the bare words remain
+        text = soup.get_text("\n", strip=True)
+    if title and title not in text[: len(title) + 200]:
+        text = f"{title}\n\n{text}"
+    return tidy(text)
