@@ -24,7 +24,7 @@ SURE_LEAD = 2.0
 # Text is made and handed out at most so often: after a token's evaluation the
 # processor's caches hold nothing of ours, so three at once cost little more than
 # one, and nobody sees 100 pictures a second.
-_BREATH_S = 0.025
+_BREATH_S = 0.033
 
 
 class Drafter(Protocol):
