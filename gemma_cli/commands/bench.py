@@ -149,7 +149,10 @@ class _Bench:
             return None
         if plan.threads not in self.bandwidth:
             self.line.note(f"memory bandwidth, {_threads(plan.threads)} ...")
-            self.bandwidth[plan.threads] = read_bandwidth(plan.threads)
+            try:
+                self.bandwidth[plan.threads] = read_bandwidth(plan.threads)
+            except (MemoryError, RuntimeError):  # no room for the bytes to read, or for a thread
+                return None
         return self.bandwidth[plan.threads]
 
 

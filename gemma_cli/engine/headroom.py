@@ -21,8 +21,10 @@ from gemma_cli.machine.memory import SMALLEST_CTX, Plan
 _MIB = 1 << 20
 # A vocabulary of 262,144 tokens, tensor infos and buffers while reading.
 _LOAD = 256 * _MIB
-# Graphs, batches and what each evaluation allocates for itself.
-_CONTEXT = 96 * _MIB
+# Graphs, batches, what each evaluation allocates for itself, and the modules that
+# the first answer imports (NumPy's alone map 98 MiB).
+_CONTEXT = 224 * _MIB
+_TINY_CTX = 256  # less than this saves nothing
 _NO_MEMORY = re.compile(r"bad_alloc|alloc|insufficient memory|out of memory|reserve", re.IGNORECASE)
 # What llama.cpp says where it is the host's memory; a GPU's is named in many ways.
 _HOST = re.compile(r"\bCPU|_Host\b|bad_alloc|insufficient memory|failed to allocate buffer of size")
@@ -83,17 +85,18 @@ def no_load(path: Path, reason: str, *, on_gpu: bool = False) -> NoMemoryError:
 
 
 def no_context(plan: Plan, reason: str, *, on_gpu: bool = False) -> NoMemoryError:
-    smaller = plan.n_ctx // 2
-    if plan.n_ctx > SMALLEST_CTX:
-        smaller = max(smaller, SMALLEST_CTX)
-    quantized = ", a quantized KV cache (--kv-type q8_0)" if plan.kv_type == "f16" else ""
+    ways = ["a smaller quantization (gemma pull NAME:q4_0)"]
+    if plan.kv_type == "f16":
+        ways.insert(0, "a quantized KV cache (--kv-type q8_0)")
+    if plan.n_ctx > _TINY_CTX:
+        floor = SMALLEST_CTX if plan.n_ctx > SMALLEST_CTX else _TINY_CTX
+        ways.insert(0, f"a smaller context (--ctx {max(plan.n_ctx // 2, floor)})")
     kv = sum(share.kv for share in plan.shares) // _MIB
     compute = sum(share.compute for share in plan.shares) // _MIB
     return NoMemoryError(
         f"there is too little memory{' on the GPU' if on_gpu else ''} for a context of "
         f"{plan.n_ctx} tokens (KV cache {kv} MiB, compute {compute} MiB): {reason}",
-        f"try a smaller context (--ctx {smaller}){quantized} "
-        "or a smaller quantization (gemma pull NAME:q4_0)",
+        f"try {' or '.join(ways)}",
         weights=False,
         on_gpu=on_gpu,
     )

@@ -18,6 +18,9 @@ from gemma_cli.errors import EngineError
 
 # An assert inside llama.cpp would otherwise start gdb on this process.
 os.environ.setdefault("GGML_NO_BACKTRACE", "1")
+# NumPy's linear algebra, of which nothing is used here, maps 32 MiB for each core,
+# and ends the process where a limit on memory forbids it.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _bindings() -> Any:
