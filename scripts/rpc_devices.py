@@ -22,6 +22,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from gemma_cli.machine.cpu import affinity
 from gemma_cli.models.ggml import open_library
 
 # Nothing of this may listen beyond the machine: the protocol has no defence.
@@ -45,7 +46,8 @@ _ADD = ctypes.CFUNCTYPE(_POINTER, _TEXT)
 
 
 def build(folder: Path) -> Path:
-    """The libraries, built here from the installed version's source; minutes of all cores."""
+    """The libraries, built here from the installed version's source; minutes of all cores
+    that this process may use (under taskset, of those)."""
     wanted = f"llama-cpp-python=={version('llama-cpp-python')}"
     fetch = ["download", "--no-deps", "--no-binary", ":all:", "-d", str(folder)]
     subprocess.run([sys.executable, "-m", "pip", *fetch, wanted], check=True, stdout=sys.stderr)
@@ -56,7 +58,7 @@ def build(folder: Path) -> Path:
     subprocess.run(
         ["cmake", "-S", source, "-B", made, *_CMAKE], check=True, stdout=sys.stderr, cwd=folder
     )
-    jobs = str(os.cpu_count() or 1)
+    jobs = str(len(affinity()))
     subprocess.run(
         ["cmake", "--build", made, "--target", "llama", "-j", jobs], check=True, stdout=sys.stderr
     )
