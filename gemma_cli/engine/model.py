@@ -51,6 +51,9 @@ class ModelParams:
             # Gemma 4's per-layer embeddings are gigabytes of which a token reads one
             # row: left in the file. By default only tensors above 4 GiB are.
             self.value.lazy_mode = C.LLAMA_LAZY_MODE_ON
+            # A GPU would still compute long batches, and need a buffer for them.
+            self._no_devices = (ctypes.c_void_p * 1)()
+            self.value.devices = ctypes.cast(self._no_devices, ctypes.c_void_p)
         if any(split):
             self._split = (ctypes.c_float * C.llama_max_devices())(*_proportions(split))
             self.value.tensor_split = ctypes.cast(self._split, ctypes.POINTER(ctypes.c_float))
