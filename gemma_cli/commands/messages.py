@@ -50,6 +50,11 @@ def read_messages(text: str, source: str) -> list[Message]:
                 f"roles are {', '.join(_ROLES)}",
             )
         found.append(Message(_ROLES[role], _content(item.get("content"), source, number)))
+    if found[-1].role != "user":
+        raise UsageError(
+            f"{source}: the last message is not the user's",
+            'add one: {"role": "user", "content": "..."}',
+        )
     return found
 
 

@@ -32,7 +32,9 @@ class AnswerText:
         self._answer = TextStream((*prompt.stop, *stop), trim=prompt.trim)
         self._watches = any((*prompt.stop, *stop))
         self._thoughts = TextStream(trim=True)
-        self._said = False
+        self._said = prompt.continues
+        if self._said:
+            self._answer.begun = True
         self._gap = ""  # between two thoughts
         self._name: bytes | None = None
         self._thinking = self._is_open(prompt.tokens)

@@ -69,12 +69,25 @@ class PromptFormat:
         return self._template.thinks
 
     def render(self, messages: Sequence[Message], thinking: bool | None = None) -> Prompt:
-        """thinking: as in protocol.Engine."""
+        """thinking: as in protocol.Engine. The last message may be an answer to go on with.
+
+        Its prompt is the one that the answer was given to, then what was said of
+        it, exactly: as far as a text has one tokenization, the ids that the
+        engine held when the answer was cut. Thoughts before it are left out.
+        """
         if self._has_channels:
             messages = [_said(message) for message in messages]
-        segments = self._template.render(messages, thinking)
+        template = self._template
+        begun = messages[-1].text if messages and messages[-1].role == "assistant" else None
+        if begun is None:
+            segments = template.render(messages, thinking)
+        else:
+            segments = template.render(messages[:-1], thinking)
+            # What belongs to the format was cut off the answer: white space around it.
+            begun = f" {begun.strip()}" if template.trim else begun
+            segments = (*segments, Segment(begun, control=False))
         ids = self._vocabulary.encode(segments)
-        return Prompt(segments, ids, self._template.stop, self._template.trim)
+        return Prompt(segments, ids, template.stop, template.trim, continues=begun is not None)
 
     def certain(self, messages: Sequence[Message], thinking: bool | None = None) -> tuple[int, ...]:
         """Token ids that a prompt will begin with while its last message is still being typed.

@@ -159,7 +159,8 @@ class Prompt:
     stop: strings of the format that end an answer. trim: white space around
     the answer belongs to the format. stable: number of tokens that other
     prompts will probably begin with too (a document before a question); 0: not
-    known.
+    known. continues: it ends within an answer, so white space may follow that
+    is a part of it.
     """
 
     segments: tuple[Segment, ...]
@@ -167,6 +168,7 @@ class Prompt:
     stop: tuple[str, ...] = ()
     trim: bool = False
     stable: int = 0
+    continues: bool = False
 
     @property
     def text(self) -> str:
@@ -277,6 +279,7 @@ class Engine(Protocol):
     def render(self, messages: Sequence[Message], *, thinking: bool | None = None) -> Prompt:
         """The conversation as the model's chat template presents it, ready for an answer.
 
+        The last message is the user's; or an answer that was cut, to be gone on with.
         thinking: whether the model thinks first; None: as its template has it.
         Without effect on a model that does not (EngineInfo.thinks).
         """
