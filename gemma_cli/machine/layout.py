@@ -103,15 +103,31 @@ def kv_of_layers(header: Header, n_ctx: int, kv_type: KVType, ubatch: int) -> li
     ubatch); both padded to 256. The last shared_kv_layers keep none.
     """
     owners = header.n_layers - header.shared_kv_layers
-    full = _pad(n_ctx)
-    window = _pad(min(full, header.sliding_window + min(ubatch, n_ctx)))
     size, elements = KV_BLOCK[kv_type]
     sizes = [0] * header.n_layers
     for layer in range(owners):
-        local = bool(header.sliding_window) and header.sliding_pattern[layer]
-        width = _head_widths(header, local) * header.n_head_kv[layer]
-        sizes[layer] = (window if local else full) * width * size // elements
+        local = is_local(header, layer)
+        width = sum(head_widths(header, local)) * header.n_head_kv[layer]
+        sizes[layer] = kv_cells(header, n_ctx, ubatch, local) * width * size // elements
     return sizes
+
+
+def is_local(header: Header, layer: int) -> bool:
+    """Whether a layer sees a window only."""
+    return bool(header.sliding_window) and header.sliding_pattern[layer]
+
+
+def kv_cells(header: Header, n_ctx: int, ubatch: int, local: bool) -> int:
+    """Tokens that the KV cache of a window layer, or of another one, has room for."""
+    full = _pad(n_ctx)
+    return _pad(min(full, header.sliding_window + min(ubatch, n_ctx))) if local else full
+
+
+def kv_source(header: Header, layer: int) -> int:
+    """The layer whose KV cache a layer reads: its own, or for the last shared_kv_layers
+    that of the last window or full layer that has one."""
+    owners = header.n_layers - header.shared_kv_layers
+    return layer if layer < owners else owners - (2 if is_local(header, layer) else 1)
 
 
 def kv_bytes(
@@ -125,7 +141,7 @@ def kv_bytes(
 def compute_bytes(
     header: Header, n_ctx: int, ubatch: int = CPU_UBATCH, *, flash_attention: bool = True
 ) -> int:
-    """llama.cpp's compute buffer where all layers and the output are on one device.
+    """llama.cpp's compute buffer where all layers and the output are on the host.
 
     Right to 2 % or 16 MiB for every Gemma with flash attention; without it an
     upper estimate (scores of all heads are kept).
@@ -137,12 +153,6 @@ def compute_bytes(
         mask = 2 * mask + 4 * ubatch * header.n_head * _pad(n_ctx)
     logits = 4 * header.n_vocab * min(OUTPUTS, ubatch)
     return max(mask + int(4 * ubatch * floats), logits + 8 * ubatch * header.n_embd)
-
-
-def host_compute_bytes(header: Header, n_ctx: int, ubatch: int) -> int:
-    """What the host keeps for a GPU that has all layers: the graph's inputs."""
-    floats = 2 * header.n_embd + header.n_embd_per_layer * header.n_layers
-    return 4 * ubatch * floats + mask_bytes(header, n_ctx, ubatch, range(header.n_layers))
 
 
 def complete(header: Header) -> tuple[Header, tuple[str, ...]]:
@@ -186,11 +196,11 @@ def mask_bytes(header: Header, n_ctx: int, ubatch: int, layers: range) -> int:
     return size
 
 
-def _head_widths(header: Header, local: bool) -> int:
-    """Elements of K and V together that one KV head keeps for a token."""
+def head_widths(header: Header, local: bool) -> tuple[int, int]:
+    """Elements of K and of V that one KV head keeps for a token."""
     if local and header.head_dim_k_swa is not None and header.head_dim_v_swa is not None:
-        return header.head_dim_k_swa + header.head_dim_v_swa
-    return header.head_dim_k + header.head_dim_v
+        return header.head_dim_k_swa, header.head_dim_v_swa
+    return header.head_dim_k, header.head_dim_v
 
 
 def _pad(cells: int) -> int:

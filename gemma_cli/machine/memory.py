@@ -1,11 +1,12 @@
 """The memory plan: what of a model goes where, and how large a context can be.
 
-Pure: values in, a Plan out. layout.py has the sizes, offload.py the ways to
-share layers out, this the choice among them.
+Pure: values in, a Plan out. layout.py has the sizes, graph.py and allocation.py
+the compute buffers, offload.py the ways to share layers out, this the choice among them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from gemma_cli.errors import UsageError
@@ -60,11 +61,15 @@ def plan(header: Header, machine: Machine, wishes: Wishes) -> Plan:
     layers as fit beside the KV cache. The context is the largest halving of
     min(trained, 32768) that fits, never silently under 4096.
     """
-    candidates = layouts(header, machine, wishes)
-    chosen = next((c for c in candidates if c.fits(wishes.gpu_margin)), None)
-    faster = [c for c in candidates if c.n_ctx >= USEFUL_CTX and c.all_on_gpu]
-    if chosen is not None and not chosen.all_on_gpu:
-        chosen = next((c for c in faster if c.fits(wishes.gpu_margin)), chosen)
+    candidates, chosen = [], None
+    for candidate in layouts(header, machine, wishes):
+        candidates.append(candidate)
+        if not candidate.fits(wishes.gpu_margin):
+            continue
+        if chosen is None or (candidate.all_on_gpu and candidate.n_ctx >= USEFUL_CTX):
+            chosen = candidate
+        if chosen.all_on_gpu or not machine.gpus:
+            break
     if chosen is None and wishes.force:
         chosen = candidates[-1]
     if chosen is None:
@@ -77,15 +82,16 @@ def plan(header: Header, machine: Machine, wishes: Wishes) -> Plan:
     )
 
 
-def layouts(header: Header, machine: Machine, wishes: Wishes) -> list[Plan]:
-    """The plans to choose from, largest context first, whether they fit or not."""
+def layouts(header: Header, machine: Machine, wishes: Wishes) -> Iterator[Plan]:
+    """The plans to choose from, largest context first, whether they fit or not.
+
+    Each takes milliseconds where GPUs have some of the layers.
+    """
     whole, notes = complete(header)
     parts = parts_of(whole)
     machine = replace(machine, gpus=_used_gpus(machine.gpus))
-    return [
-        replace(_layout(whole, parts, machine, wishes, n_ctx), notes=notes)
-        for n_ctx in _context_sizes(whole, wishes)
-    ]
+    for n_ctx in _context_sizes(whole, wishes):
+        yield replace(_layout(whole, parts, machine, wishes, n_ctx), notes=notes)
 
 
 def _used_gpus(gpus: tuple[Device, ...]) -> tuple[Device, ...]:
@@ -152,9 +158,9 @@ def _offload(header: Header, offloading: Offloading, machine: Machine, wishes: W
     if not machine.gpus or wishes.gpu_layers == 0:
         return Offload(0, 0, (0,) * len(machine.gpus))
     if wishes.gpu_layers is None:
-        return offloading.best(machine.gpus, wishes.gpu_margin)
+        return offloading.best(machine, wishes.gpu_margin)
     count = everything if wishes.gpu_layers == "all" else wishes.gpu_layers
-    return offloading.asked(machine.gpus, count, wishes.gpu_margin)
+    return offloading.asked(machine, count, wishes.gpu_margin)
 
 
 def _smaller(header: Header, machine: Machine, wishes: Wishes) -> list[Wishes]:

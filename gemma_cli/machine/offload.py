@@ -1,23 +1,29 @@
-"""Which layers go to which GPU. Pure."""
+"""Which layers go to which GPU, and what each device then holds. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from gemma_cli.machine.crossing import BATCHES, gpu_compute, host_overlap, kv_read
-from gemma_cli.machine.devices import Device
+from gemma_cli.machine.allocation import BATCHES, compute_buffers
+from gemma_cli.machine.devices import Device, Machine
+from gemma_cli.machine.graph import KNOWN, evaluation
 from gemma_cli.machine.layout import (
     CPU_UBATCH,
     GPU_UBATCH,
     KVType,
     Parts,
     compute_bytes,
-    host_compute_bytes,
     kv_of_layers,
+    mask_bytes,
 )
+from gemma_cli.machine.nodes import Batch, Places
 from gemma_cli.machine.plans import Share
 from gemma_cli.models.gguf import Header
+
+# Backends that compute no layer but those that lie with them (no offload_op in ggml);
+# the others bring the host's weights over for long batches.
+_OWN_LAYERS_ONLY = frozenset(("OpenCL", "RPC", "WebGPU"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,62 +43,74 @@ class Offloading:
     """The ways to lay one model with one context out over a host and its GPUs."""
 
     def __init__(
-        self, header: Header, parts: Parts, n_ctx: int, kv_type: KVType, beside: int
+        self,
+        header: Header,
+        parts: Parts,
+        n_ctx: int,
+        kv_type: KVType,
+        beside: int,
+        ubatch: int = GPU_UBATCH,
     ) -> None:
         self._header, self._parts, self._n_ctx, self._kv_type = header, parts, n_ctx, kv_type
-        self._beside = beside
-        self._kv = kv_of_layers(header, n_ctx, kv_type, GPU_UBATCH)
-        self._compute = compute_bytes(header, n_ctx, GPU_UBATCH)
+        self._beside, self._ubatch = beside, min(ubatch, n_ctx)
+        self._kv = kv_of_layers(header, n_ctx, kv_type, self._ubatch)
 
-    def best(self, gpus: Sequence[Device], margin: int) -> Offload:
+    def best(self, machine: Machine, margin: int) -> Offload:
         """Everything if it fits; else without the experts of some layers; else fewer layers."""
-        rooms = [gpu.free - margin if gpu.total else 0 for gpu in gpus]
         everything = self._header.n_layers + 1
-        most_experts = self._header.n_layers if self._header.n_expert else 0
-        for host_experts in range(most_experts + 1):
-            if (split := self._fill(rooms, everything, host_experts)) is not None:
-                return Offload(everything, host_experts, split)
-        for count in range(everything - 1, 0, -1):
-            if (split := self._fill(rooms, count, most_experts)) is not None:
-                return Offload(count, min(count - 1, most_experts), split)
-        return Offload(0, 0, (0,) * len(gpus))
-
-    def asked(self, gpus: Sequence[Device], count: int, margin: int) -> Offload:
-        """So many layers, whether they fit or not; shared by free memory where they do not."""
-        rooms = [gpu.free - margin for gpu in gpus]
-        split = self._fill(rooms, count, 0)
-        if split is None and self._header.n_expert:
-            for host_experts in range(1, count):
-                if (split := self._fill(rooms, count, host_experts)) is not None:
-                    return Offload(count, host_experts, split)
-        return Offload(count, 0, split or _by_free_memory(gpus, count))
-
-    def _fill(self, rooms: Sequence[int], count: int, host_experts: int) -> tuple[int, ...] | None:
-        """Layers for each GPU, each filled before the next is begun; None if they do not fit."""
-        header, sizes = self._header, self._moved(count, host_experts)
-        first = header.n_layers + 1 - count
-        overlapping = self._overlapping(len(rooms), count, host_experts)
-        # An upper estimate: that of a GPU with layers of both kinds.
-        overhead = self._copied(count, host_experts) + gpu_compute(
-            header,
-            self._n_ctx,
-            self._kv,
-            range(header.n_layers),
-            overlapping=overlapping,
-            later=True,
-            hands_on=True,
+        experts = self._header.n_layers if self._header.n_expert else 0
+        return (
+            self._first(machine, margin, [(everything, 0)])
+            or self._first(machine, margin, [(everything, n) for n in range(1, experts + 1)])
+            or self._first(
+                machine, margin, [(n, min(n - 1, experts)) for n in range(everything - 1, 0, -1)]
+            )
+            or Offload(0, 0, (0,) * len(machine.gpus))
         )
-        split, start = [], 0
-        for room in rooms:
-            left, taken = room - overhead - (0 if start else self._beside), 0
-            while start + taken < count:
-                size = sizes[start + taken]
-                if first + start + taken < header.n_layers:
-                    read = kv_read(header, self._kv, first + start + taken, first + start)
-                    size += BATCHES * read if overlapping else read
-                if size > left:
+
+    def asked(self, machine: Machine, count: int, margin: int) -> Offload:
+        """So many layers, whether they fit or not; shared by free memory where they do not."""
+        experts = count if self._header.n_expert else 0
+        return (
+            self._first(machine, margin, [(count, 0)])
+            or self._first(machine, margin, [(count, n) for n in range(1, experts)])
+            or Offload(count, 0, _by_free_memory(machine.gpus, count))
+        )
+
+    def _first(
+        self, machine: Machine, margin: int, ways: Iterable[tuple[int, int]]
+    ) -> Offload | None:
+        """The first of these (layers, experts on the host) that fits, compute buffers included.
+
+        Those take milliseconds to find. So a way is tried first with the smallest
+        seen so far: only one that seems to fit is laid out in full.
+        """
+        rooms = [gpu.free - margin if gpu.total else 0 for gpu in machine.gpus]
+        least: list[int] = []
+        for count, host_experts in ways:
+            compute = least or [0] * len(rooms)
+            for _ in range(2):
+                split = self._fill(rooms, compute, count, host_experts)
+                if split is None:
                     break
-                left -= size
+                offload = Offload(count, host_experts, split)
+                shares = self.shares(machine.host, machine.gpus, offload)[1:]
+                if all(share.left >= margin for share in shares if share.needed):
+                    return offload
+                compute = [share.compute for share in shares]
+                least = [min(pair) for pair in zip(least or compute, compute, strict=True)]
+        return None
+
+    def _fill(
+        self, rooms: Sequence[int], compute: Sequence[int], count: int, host_experts: int
+    ) -> tuple[int, ...] | None:
+        """Layers for each GPU, each filled before the next is begun; None if they do not fit."""
+        sizes = self._moved(count, host_experts)
+        split, start = [], 0
+        for room, buffer in zip(rooms, compute, strict=True):
+            left, taken = room - buffer - (0 if start else self._beside), 0
+            while start + taken < count and sizes[start + taken] <= left:
+                left -= sizes[start + taken]
                 taken += 1
             split.append(taken)
             start += taken
@@ -107,15 +125,6 @@ class Offloading:
         ]
         return [*sizes, parts.output]
 
-    def _copied(self, count: int, host_experts: int) -> int:
-        """Weights of the host are brought over for long batches: room for the largest."""
-        all_there = count > self._header.n_layers and not host_experts
-        return 0 if all_there else self._parts.largest
-
-    def _overlapping(self, gpus: int, count: int, host_experts: int) -> bool:
-        """Whether GPUs work on several batches at once; llama.cpp counts idle ones too."""
-        return gpus > 1 and count > self._header.n_layers and not host_experts
-
     def in_file(self, offload: Offload) -> int:
         """Bytes of per-layer embeddings that are read from the file row by row.
 
@@ -129,41 +138,61 @@ class Offloading:
         if not offload.gpu_layers:
             return self._host_only(host, gpus)
         header, parts = self._header, self._parts
-        count, experts = offload.gpu_layers, offload.host_experts
-        first = header.n_layers + 1 - count
-        held = sum(parts.layers[:first]) + sum(parts.experts[: first + experts])
-        compute = self._compute
-        if count > header.n_layers:
-            compute = host_compute_bytes(header, self._n_ctx, GPU_UBATCH)
-            compute = self._compute if experts else compute
-        overlapping = self._overlapping(len(gpus), count, experts)
-        compute += host_overlap(header, self._n_ctx) if overlapping else 0
-        weights = parts.host + parts.in_file + held
-        shares = [Share(host, weights, sum(self._kv[:first]), compute, first)]
+        first = header.n_layers + 1 - offload.gpu_layers
+        moved = first + offload.host_experts  # from here on experts are on GPUs
+        compute = self._compute(gpus, offload)
+        weights = (
+            parts.host + parts.in_file + sum(parts.layers[:first]) + sum(parts.experts[:moved])
+        )
+        shares = [Share(host, weights, sum(self._kv[:first]), compute[-1], first)]
         start, beside = first, self._beside
-        for gpu, layers in zip(gpus, offload.split, strict=True):
+        for gpu, layers, buffer in zip(gpus, offload.split, compute[:-1], strict=True):
             if not layers:
-                shares.append(Share(gpu, 0, 0, 0))
+                shares.append(Share(gpu, 0, 0, buffer))
                 continue
-            end = min(start + layers, header.n_layers)
-            weights = sum(parts.layers[start:end]) + sum(
-                parts.experts[max(start, first + experts) : end]
-            )
-            weights += parts.output if start + layers > header.n_layers else 0
-            kv = sum(self._kv[start:end])
-            compute = self._copied(count, experts) + gpu_compute(
-                header,
-                self._n_ctx,
-                self._kv,
-                range(start, end),
-                overlapping=overlapping,
-                later=start > first,
-                hands_on=start + layers <= header.n_layers,
-                for_host=bool(first or experts),
-            )
-            shares.append(Share(gpu, weights + beside, kv, compute, layers))
-            start, beside = start + layers, 0
+            end = start + layers
+            weights = sum(parts.layers[start:end]) + sum(parts.experts[max(start, moved) : end])
+            weights += parts.output if end > header.n_layers else 0
+            shares.append(Share(gpu, weights + beside, sum(self._kv[start:end]), buffer, layers))
+            start, beside = end, 0
         return tuple(shares)
+
+    def _compute(self, gpus: Sequence[Device], offload: Offload) -> list[int]:
+        """Compute buffers of the GPUs, then the host's."""
+        whole = offload.gpu_layers > self._header.n_layers and not offload.host_experts
+        # llama.cpp counts idle GPUs too.
+        overlapping = whole and len(gpus) > 1
+        if self._header.architecture in KNOWN:
+            batch = Batch(self._n_ctx, self._kv_type, self._ubatch)
+            try:
+                graph = evaluation(self._header, self._places(offload), batch)
+            except KeyError:  # not the tensors that such a Gemma has
+                return self._guessed(offload, whole, overlapping)
+            long_batches = gpus[0].backend not in _OWN_LAYERS_ONLY
+            return compute_buffers(graph, overlapping=overlapping, long_batches=long_batches)
+        return self._guessed(offload, whole, overlapping)
+
+    def _places(self, offload: Offload) -> Places:
+        host = len(offload.split)
+        first = self._header.n_layers + 1 - offload.gpu_layers
+        places = [host] * first
+        for gpu, layers in enumerate(offload.split):
+            places += [gpu] * layers
+        *layers_at, output = places
+        moved = first + offload.host_experts
+        experts = [host] * moved + layers_at[moved:]
+        return Places(tuple(layers_at), tuple(experts[: len(layers_at)]), output, host)
+
+    def _guessed(self, offload: Offload, whole: bool, overlapping: bool) -> list[int]:
+        """Cautious figures for a graph that is not known: a GPU has all that one can need."""
+        header = self._header
+        host = gpu = compute_bytes(header, self._n_ctx, self._ubatch)
+        gpu += 0 if whole else self._parts.largest + max(self._kv)
+        if overlapping:
+            masks = mask_bytes(header, self._n_ctx, self._ubatch, range(header.n_layers))
+            host += BATCHES * masks
+            gpu += BATCHES * (masks + 4 * self._ubatch * header.n_embd)
+        return [*(gpu if layers else 0 for layers in offload.split), host]
 
     def _host_only(self, host: Device, gpus: Sequence[Device]) -> tuple[Share, ...]:
         header, parts = self._header, self._parts

@@ -104,6 +104,6 @@ class Plan:
         for share in self.shares[1:]:
             if share.device.unified:
                 needed += share.needed
-            if share.layers and share.left < gpu_margin:
+            if share.needed and share.left < gpu_margin:
                 return False
         return needed <= self.host.device.free

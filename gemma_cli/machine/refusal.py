@@ -14,7 +14,7 @@ def does_not_fit(
 ) -> DoesNotFitError:
     """closest: the smallest plan that was tried. fitting: wishes like it that do fit."""
     name = header.name or "the model"
-    tight = [s for s in closest.shares[1:] if s.layers and s.left < wishes.gpu_margin]
+    tight = [s for s in closest.shares[1:] if s.needed and s.left < wishes.gpu_margin]
     share = tight[0] if tight else closest.host
     margin = wishes.gpu_margin if tight else HOST_MARGIN
     where = f"on {share.device.name} " if tight else ""
