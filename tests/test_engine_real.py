@@ -305,5 +305,3 @@ def test_the_abort_flag_is_a_c_callback() -> None:
     assert not poll(flag.address)
     flag.set()
     assert poll(flag.address)
-    flag.clear()
-    assert not poll(flag.address)

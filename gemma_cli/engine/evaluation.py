@@ -52,6 +52,7 @@ class Evaluation:
         way; a checkpoint is taken there. proceed: asked between batches.
         """
         context = self.context
+        self._look_on_disk(prompt)
         cached = self._go_back(prompt)
         last = cached
         while len(context.tokens) < len(prompt):
@@ -75,14 +76,18 @@ class Evaluation:
         if self.checkpoints.budget and position and not self.checkpoints.is_near(position):
             self.checkpoints.add(self.context.checkpoint())
 
+    def _look_on_disk(self, prompt: Sequence[int]) -> None:
+        """Resume a snapshot that holds much more of the prompt than the context does."""
+        if self._snapshots is None:
+            return
+        least = self._reusable(prompt).n_past + WORTH_KEEPING
+        snapshot = self._snapshots.best(prompt, least) if least <= len(prompt) else None
+        if snapshot is not None:
+            self._resume(snapshot)
+
     def _go_back(self, prompt: Sequence[int]) -> int:
-        """Rewind, restore or read from disk; the number of prompt tokens that are then held."""
+        """Rewind or restore; the number of prompt tokens that are then held."""
         reuse = self._reusable(prompt)
-        if self._snapshots is not None and len(prompt) - reuse.n_past >= WORTH_KEEPING:
-            snapshot = self._snapshots.best(prompt, reuse.n_past + WORTH_KEEPING)
-            if snapshot is not None:
-                self._resume(snapshot)
-                reuse = self._reusable(prompt)
         self.checkpoints.forget(common_prefix(self.context.tokens, prompt))
         if reuse.checkpoint is None or self.context.restore(reuse.checkpoint):
             self.context.rewind(reuse.n_past)

@@ -94,9 +94,6 @@ class AbortFlag:
     def set(self) -> None:
         self._byte[0] = b"\x01"
 
-    def clear(self) -> None:
-        self._byte[0] = b"\x00"
-
     def is_set(self) -> bool:
         return self._byte[0] == b"\x01"
 
