@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import socket
 import subprocess
@@ -39,10 +40,27 @@ _CMAKE = (
     "-DLLAMA_BUILD_EXAMPLES=OFF",
     "-DLLAMA_BUILD_SERVER=OFF",
 )
-_CPU = 0  # enum ggml_backend_dev_type (ggml-backend.h)
+_CPU, _GPU = 0, 1  # enum ggml_backend_dev_type (ggml-backend.h)
+# Places in struct ggml_backend_device_i; rows from which CUDA takes an operation.
+_HOST_BUFFER_TYPE, _OFFLOAD_OP, _LONG_BATCH = 7, 11, 32
 _POINTER, _TEXT, _SIZE = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
 _START = ctypes.CFUNCTYPE(None, _TEXT, _TEXT, _SIZE, _SIZE, ctypes.POINTER(_POINTER))
 _ADD = ctypes.CFUNCTYPE(_POINTER, _TEXT)
+_HOST_BUFFER = ctypes.CFUNCTYPE(_POINTER, _POINTER)
+_WANTS = ctypes.CFUNCTYPE(ctypes.c_bool, _POINTER, _POINTER)
+_KEPT: list[Any] = []  # what ggml calls from now on
+
+
+class _Tensor(ctypes.Structure):
+    """The beginning of ggml_tensor (ggml.h)."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("buffer", _POINTER),
+        ("ne", ctypes.c_int64 * 4),
+        ("nb", _SIZE * 4),
+        ("op", ctypes.c_int),
+    )
 
 
 def build(folder: Path) -> Path:
@@ -100,6 +118,40 @@ def register(endpoint: str) -> None:
     ggml.ggml_backend_register(registry)
 
 
+def behave_as_gpus() -> None:
+    """Let the devices that were registered do what a GPU does, and RPC's do not.
+
+    Weights that stay on the host lie in a buffer of the device's choice, and long
+    batches of them are computed on the device (ggml-cuda.cu: offload_op). Both are
+    said by functions in the device's table (ggml-backend-impl.h), which are put there.
+    """
+    ggml, base = _libraries()
+    ordinary = base.ggml_backend_cpu_buffer_type()
+
+    @_HOST_BUFFER
+    def host_buffer(_device: int) -> int:
+        address: int = ordinary
+        return address
+
+    @_WANTS
+    def wants(_device: int, node: int) -> bool:
+        tensor = _Tensor.from_address(node)
+        name = base.ggml_op_name(tensor.op).decode()
+        if name == "MUL_MAT":
+            return tensor.ne[1] >= _LONG_BATCH
+        if name in ("MUL_MAT_ID", "ROPE"):
+            return tensor.ne[2] >= _LONG_BATCH
+        return name != "GET_ROWS" and math.prod(tensor.ne[1:]) >= _LONG_BATCH
+
+    _KEPT.extend((host_buffer, wants))
+    for number in range(ggml.ggml_backend_dev_count()):
+        device = ggml.ggml_backend_dev_get(number)
+        if base.ggml_backend_dev_type(device) == _GPU:
+            table = (_POINTER * (_OFFLOAD_OP + 1)).from_address(device)
+            table[_HOST_BUFFER_TYPE] = ctypes.cast(host_buffer, _POINTER).value
+            table[_OFFLOAD_OP] = ctypes.cast(wants, _POINTER).value
+
+
 def resident(process: int) -> int:
     """Bytes of RAM that a server holds."""
     pages = Path(f"/proc/{process}/statm").read_text().split()[1]
@@ -135,6 +187,11 @@ def _libraries() -> tuple[Any, Any]:
         (ggml, "ggml_backend_reg_by_name", _POINTER, [_TEXT]),
         (ggml, "ggml_backend_dev_by_type", _POINTER, [ctypes.c_int]),
         (ggml, "ggml_backend_register", None, [_POINTER]),
+        (ggml, "ggml_backend_dev_count", _SIZE, []),
+        (ggml, "ggml_backend_dev_get", _POINTER, [_SIZE]),
+        (base, "ggml_backend_dev_type", ctypes.c_int, [_POINTER]),
+        (base, "ggml_backend_cpu_buffer_type", _POINTER, []),
+        (base, "ggml_op_name", _TEXT, [ctypes.c_int]),
         (base, "ggml_backend_reg_get_proc_address", _POINTER, [_POINTER, _TEXT]),
     ):
         function = getattr(library, name)
