@@ -54,7 +54,11 @@ def run(
     stats: Annotated[bool, typer.Option("--stats", help="Tokens and speed on stderr.")] = False,
     files: Annotated[
         list[Path] | None,
-        typer.Option("-f", "--file", help="Put a file before the prompt (repeatable)."),
+        typer.Option(
+            "-f",
+            "--file",
+            help="Put a file before the prompt: text, PDF, Word, HTML, a folder (repeatable).",
+        ),
     ] = None,
     messages: Annotated[
         str | None,
@@ -126,6 +130,7 @@ def _conversation(
     prompt: Sequence[str], files: Sequence[Path], messages: str | None, *, raw: bool
 ) -> list[Message]:
     """What is asked, as messages: from --messages, or of stdin, files and the prompt."""
+    from gemma_cli.commands.attaching import file_texts, takes_standard_input
     from gemma_cli.commands.messages import read_messages
     from gemma_cli.engine.protocol import Message
 
@@ -133,8 +138,8 @@ def _conversation(
         if prompt or files or raw:
             raise UsageError("--messages takes the place of a prompt, of -f and of --raw")
         return read_messages(_read(messages), messages)
-    parts = [_piped(has_prompt=bool(prompt))]
-    parts += [_labelled(path, len(files)) for path in files]
+    parts = [] if takes_standard_input(files) else [_piped(has_prompt=bool(prompt))]
+    parts += file_texts(files) if files else []
     parts.append(texts.argument_text(" ".join(prompt), "the prompt"))
     question = texts.join_prompt(parts)
     if not question.strip():
@@ -155,18 +160,11 @@ def _with_system(system: str | None, conversation: list[Message], *, raw: bool) 
     return [Message("system", texts.argument_text(system, "--system")), *conversation]
 
 
-def _labelled(path: Path, count: int) -> str:
-
-    text = texts.read_text_file(path)
-    return text if count == 1 else f"{path.name}:\n{text}"
-
-
 def _is_terminal() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
 def _read(name: str) -> str:
-
     if name != "-":
         return texts.read_text_file(Path(name))
     if sys.stdin is None or sys.stdin.isatty():
@@ -176,7 +174,6 @@ def _read(name: str) -> str:
 
 def _piped(*, has_prompt: bool) -> str:
     """Standard input, unless it is a terminal. A wait for a silent pipe is said after 3 s."""
-
     if sys.stdin is None or sys.stdin.isatty():
         return ""
     import threading

@@ -31,6 +31,12 @@ _NO_ENCODING_OF_FILES = {
 _WESTERN = frozenset(
     "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜßàáâãäåæçèéêëìíîïñòóôõöøùúûüÿŒœ€£§©®™°²´µ·ªº«»¡¿‘’“”„•–—…×\xa0"
 )
+# What files really are in. Among all encodings there are, a short text suits an odd one best.
+_USUAL = [
+    *("cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257"),
+    *("koi8_r", "koi8_u", "cp850", "cp866", "cp874", "iso8859_2", "mac_roman", "mac_cyrillic"),
+    *("cp932", "euc_jp", "gb18030", "big5", "cp949"),
+]
 _LETTERS = re.compile("[^\\W\\d_]")
 _NOT_WESTERN = re.compile("[À-ÿŒœ]{3}|[^\\x00-\\x7f]{4}")
 
@@ -137,7 +143,7 @@ def _judged(raw: bytes) -> str | None:
     from charset_normalizer import from_bytes
 
     cut = raw.rfind(b"\n", 0, _SAMPLE) + 1 if len(raw) > _SAMPLE else 0
-    best = from_bytes(raw[: cut or _SAMPLE]).best()
+    best = from_bytes(raw[: cut or _SAMPLE], cp_isolation=_USUAL).best()
     return None if best is None else best.encoding
 
 

@@ -35,12 +35,14 @@ class Found:
 
     left_out: why -> how many, of what was in the folders and was not taken.
     needs_asking: more than MANY_FILES or MANY_BYTES, and not one file named as such.
+    named: one file, named as such, not found in a folder or by a pattern.
     """
 
     paths: tuple[Path, ...]
     bytes: int
     left_out: Mapping[str, int]
     needs_asking: bool
+    named: bool = False
 
     @property
     def note(self) -> str:
@@ -67,7 +69,8 @@ def gather(pattern: str | Path) -> Found:
         elif path.is_dir():
             found = list(search.below(path))
         else:
-            return Found((path,), 0 if is_from_shell(path) else path.stat().st_size, {}, False)
+            size = 0 if is_from_shell(path) else path.stat().st_size
+            return Found((path,), size, {}, needs_asking=False, named=True)
     except (OSError, ValueError) as error:
         raise unreadable(shown, error) from error
     if not found:
@@ -109,7 +112,7 @@ class _Search:
         """The files that match, and those below folders that match; each once."""
         seen = set()
         for entry in self.entries(pattern):
-            inside = self.below(entry) if entry.is_dir() else self._file(entry)
+            inside = self.below(entry) if _is_folder(entry) else self._file(entry)
             for path, size in inside:
                 if path not in seen:
                     seen.add(path)
@@ -125,7 +128,7 @@ class _Search:
         waiting = [folder]
         while waiting:
             path = waiting.pop()
-            if path.is_dir():
+            if _is_folder(path):
                 waiting += reversed(list(self._inside(path)))
             else:
                 yield from self._file(path)
@@ -139,9 +142,9 @@ class _Search:
             for folder in self._folders(place) if rest else (place,):
                 yield from self._expand(folder, rest)
         elif not is_pattern(part):
-            if (place / part).exists():
+            if _exists(place / part):
                 yield from self._expand(place / part, rest)
-        elif place.is_dir():
+        elif _is_folder(place):
             fits = re.compile(translate(os.path.normcase(part))).match
             for entry in self._listed(place):
                 hidden = entry.name.startswith(".") and not part.startswith(".")
@@ -150,22 +153,22 @@ class _Search:
 
     def _folders(self, place: Path) -> Iterator[Path]:
         """A folder and all those in it."""
-        waiting = [place] if place.is_dir() else []
+        waiting = [place] if _is_folder(place) else []
         while waiting:
             folder = waiting.pop()
             yield folder
-            waiting += reversed([path for path in self._inside(folder) if path.is_dir()])
+            waiting += reversed([path for path in self._inside(folder) if _is_folder(path)])
 
     def _inside(self, folder: Path) -> Iterator[Path]:
         """The entries that a person means who names a folder; the others are counted."""
         for path in self._listed(folder):
             if path.name.startswith("."):
                 self.left_out["hidden"] += 1
-            elif not path.is_dir():
+            elif not _is_folder(path):
                 yield path
             elif _is_link(path):
                 self.left_out["links to folders"] += 1
-            elif path.name in _FOREIGN_FOLDERS or (path / "pyvenv.cfg").exists():
+            elif path.name in _FOREIGN_FOLDERS or _exists(path / "pyvenv.cfg"):
                 self.left_out["folders of packages"] += 1
             else:
                 yield path
@@ -211,9 +214,27 @@ class _Search:
         )
 
 
+def _is_folder(path: Path) -> bool:
+    """As Path.is_dir, but False where the system does not let one look."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def _is_link(path: Path) -> bool:
     """A symbolic link, or a junction as Windows has them."""
-    return path.is_symlink() or getattr(path.lstat(), "st_reparse_tag", 0) == _JUNCTION
+    try:
+        return path.is_symlink() or getattr(path.lstat(), "st_reparse_tag", 0) == _JUNCTION
+    except OSError:  # gone since it was listed
+        return True
 
 
 def _nothing(shown: str, left_out: Mapping[str, int], *, is_folder: bool) -> str:

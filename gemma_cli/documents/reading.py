@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from gemma_cli.documents.decoding import decode
@@ -12,6 +13,7 @@ from gemma_cli.documents.pdf import pdf_text
 from gemma_cli.documents.source import load
 from gemma_cli.documents.webpage import html_text
 from gemma_cli.documents.word import docx_text
+from gemma_cli.errors import UsageError
 
 
 def read(path: Path) -> Document:
@@ -44,3 +46,25 @@ def read(path: Path) -> Document:
     if not text.strip():
         notes += ("is empty",)
     return Document(name, text, language, notes, len(raw))
+
+
+def read_all(paths: Iterable[Path]) -> tuple[list[Document], list[str]]:
+    """Every file that can be read, and sentences to be said: notes, and what was left out.
+
+    Raises the first file's UsageError where none can be read.
+    """
+    documents: list[Document] = []
+    said: list[str] = []
+    refusals: list[UsageError] = []
+    for path in paths:
+        try:
+            document = read(path)
+        except UsageError as error:
+            refusals.append(error)
+            said.append(f"{error.message}: left out")
+        else:
+            documents.append(document)
+            said += [f"{document.name} {note}" for note in document.notes]
+    if refusals and not documents:
+        raise refusals[0]
+    return documents, said

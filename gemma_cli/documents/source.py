@@ -94,6 +94,6 @@ def _read(descriptor: int, shown: str) -> bytes:
         if count > MOST_BYTES:
             raise UsageError(
                 f"{shown} holds more than {MOST_BYTES >> 20} MiB: no context window takes that",
-                f"take a part of it: head -c 100000 {shown} | gemma run PROMPT",
+                "take a part of it: head -c 100000 FILE | gemma run PROMPT",
             )
     return b"".join(chunks)

@@ -1,0 +1,60 @@
+"""Files that are put before a prompt: any text, PDF, Word, HTML; folders within limits."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gemma_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from gemma_cli.documents import Found
+
+_STANDARD_INPUT = {"/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"}
+
+
+def file_texts(files: Sequence[Path]) -> list[str]:
+    """The text of each file as the prompt shows it; what must be said goes to stderr.
+
+    One file is put as it is. Of several each bears its name, and all but plain prose
+    stand in a code fence, as everything from a folder does. Raises UsageError.
+    """
+    from gemma_cli import documents
+
+    founds = [documents.gather(path) for path in files]
+    for path, found in zip(files, founds, strict=True):
+        _check_size(path, found)
+    texts = []
+    for path, found in zip(files, founds, strict=True):
+        read, said = documents.read_all(found.paths)
+        for sentence in (f"{path}: {found.note}" if found.note else "", *said):
+            if sentence:
+                print(f"gemma: {sentence}", file=sys.stderr)
+        if not found.named:
+            texts += [document.rendered() for document in read]
+        elif len(files) == 1:
+            texts.append(read[0].text)
+        else:
+            label = documents.clean_name(path.name)
+            prose = f"{label}:\n{read[0].text}"
+            texts.append(replace(read[0], name=label).rendered() if read[0].language else prose)
+    return texts
+
+
+def takes_standard_input(files: Sequence[Path]) -> bool:
+    """Whether one of the files is standard input by its name: it must not be read twice."""
+    return any(path.as_posix() in _STANDARD_INPUT for path in files)
+
+
+def _check_size(path: Path, found: Found) -> None:
+    from gemma_cli.documents import MANY_BYTES, MANY_FILES
+
+    if found.needs_asking:
+        raise UsageError(
+            f"{path} names {len(found.paths)} files of {found.bytes / 2**20:.1f} MiB together: "
+            f"more than {MANY_FILES} files or {MANY_BYTES >> 20} MiB are not put into a prompt",
+            f"name a part of it, or the files one by one: -f {path}/PART",
+        )
