@@ -52,6 +52,14 @@ def bench(
             help="Layers on the GPU, auto or all (repeatable).",
         ),
     ] = None,
+    ctx_beyond_training: Annotated[
+        bool,
+        typer.Option(
+            "--ctx-beyond-training",
+            envvar="GEMMA_CTX_BEYOND_TRAINING",
+            help="Let --ctx be more than the model was trained on.",
+        ),
+    ] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure prefill, decode, first token, load time and memory; Ctrl-C shows what is known.
@@ -59,7 +67,8 @@ def bench(
     Prefill and decode in tokens per second, the median of up to five rounds,
     each configuration in a process of its own. LIMIT: decoded tokens per second
     if reading the weights and the KV cache from memory were all there is to do;
-    the bandwidth is measured with as many threads.
+    the bandwidth is measured with as many threads. KV and COMPUTE are llama.cpp's
+    own figures; with a ~ those of the plan.
     """
     from gemma_cli.commands import opening
     from gemma_cli.settings import load_settings
@@ -71,7 +80,8 @@ def bench(
         _each(gpu_layers, settings.gpu_layers or "auto", "--gpu-layers", ("all",), 0),
     )
     chosen = opening.choose_model(options.one_model(model_argument, model), settings)
-    bench = _Bench(chosen, wanted)
+    beyond = ctx_beyond_training or bool(settings.ctx_beyond_training)
+    bench = _Bench(chosen, wanted, beyond_training=beyond)
     try:
         bench.measure()
         complete = True
@@ -99,8 +109,11 @@ def _each(given: _Several, default: object, name: str, words: tuple[str, ...], l
 class _Bench:
     """What is to be measured of a model, and what was."""
 
-    def __init__(self, chosen: ChosenModel, wanted: tuple[Any, Any, Any]) -> None:
+    def __init__(
+        self, chosen: ChosenModel, wanted: tuple[Any, Any, Any], *, beyond_training: bool
+    ) -> None:
         """wanted: contexts, numbers of threads, numbers of layers on the GPU."""
+        from gemma_cli.commands.fitting import configured_margin
         from gemma_cli.terminal.progress import ProgressLine
 
         self.chosen = chosen
@@ -108,7 +121,8 @@ class _Bench:
         self.bandwidth: dict[int, float] = {}
         self.runs: list[Run] = []
         self.scan: Scan | None = None
-        self._wanted = wanted
+        self._wanted, self._beyond_training = wanted, beyond_training
+        self._gpu_margin = configured_margin()
 
     def measure(self) -> None:
         from gemma_cli.commands.benching import Scan, measure, planned_run, scan_threads
@@ -119,8 +133,11 @@ class _Bench:
         plans = list(self._plans())  # what cannot fit is said before anything is measured
         say_unused_gpu(next((layers for layers in self._wanted[2] if layers != 0), 0))
         admit(path, lambda: False)
+        for note in plans[0].notes:
+            print(f"gemma: {note}", file=sys.stderr)
         for plan in plans:
-            run = planned_run(self.chosen.header, plan, self._bandwidth(plan))
+            bandwidth = self._bandwidth(plan)
+            run = planned_run(self.chosen.header, plan, bandwidth, self._gpu_margin)
             self.line.note(f"context {run.n_ctx}, {_threads(run.threads)}, {_layers(run)} ...")
             for _ in measure(path, run):
                 if len(run.rounds) == 1:
@@ -128,7 +145,7 @@ class _Bench:
         if None in self._wanted[1] and plans[0].gpu_layers == 0:
             self.line.note("numbers of threads, in turns ...")
             self.scan = Scan(plans[0].threads)
-            for _ in scan_threads(path, self.scan, plans[0].gpu_layers):
+            for _ in scan_threads(path, self.scan, plans[0].gpu_layers, self._gpu_margin):
                 pass
 
     def _plans(self) -> Iterator[Plan]:
@@ -139,7 +156,13 @@ class _Bench:
         for gpu_layers in layers:
             for count in threads:
                 for n_ctx in contexts:
-                    wishes = Wishes(n_ctx=n_ctx, gpu_layers=gpu_layers, threads=count)
+                    wishes = Wishes(
+                        n_ctx=n_ctx,
+                        gpu_layers=gpu_layers,
+                        threads=count,
+                        beyond_training=self._beyond_training,
+                        gpu_margin=self._gpu_margin,
+                    )
                     yield plan_for(self.chosen.header, wishes)
 
     def _bandwidth(self, plan: Plan) -> float | None:
@@ -196,8 +219,8 @@ def _row(run: Run) -> list[str]:
         f"{share:.0%}" if share else "-",
         f"{run.load_s:.2f} s",
         size(run.peak_rss) if run.peak_rss else "-",
-        size(run.kv_bytes),
-        size(run.compute_bytes),
+        size(run.kv_bytes, about=not run.accounted),
+        size(run.compute_bytes, about=not run.accounted),
     ]
 
 
@@ -256,6 +279,7 @@ def _run_json(run: Run) -> dict[str, Any]:
         "peak_rss": run.peak_rss,
         "kv_bytes": run.kv_bytes,
         "compute_bytes": run.compute_bytes,
+        "memory_source": "llama.cpp" if run.accounted else "plan",
     }
 
 

@@ -30,7 +30,8 @@ _PROGRAM = (
 class Run:
     """One configuration, and what was measured of it: rates are medians over rounds.
 
-    limit_tps: decoded tokens per second if reading weights and KV cache from
+    kv_bytes, compute_bytes: by llama.cpp's own accounting if `accounted`, else by
+    the plan. limit_tps: decoded tokens per second if reading weights and KV cache from
     memory were all there is to do; None where a GPU takes part.
     """
 
@@ -40,6 +41,8 @@ class Run:
     kv_bytes: int
     compute_bytes: int
     limit_tps: float | None
+    gpu_margin: int
+    accounted: bool = False
     load_s: float = 0.0
     peak_rss: int = 0
     rounds: list[dict[str, float]] = field(default_factory=list)
@@ -74,12 +77,12 @@ class Scan:
         return statistics.median(a["decode_tps"] / b["decode_tps"] for a, b in pairs)
 
 
-def planned_run(header: Header, plan: Plan, bandwidth: float | None) -> Run:
+def planned_run(header: Header, plan: Plan, bandwidth: float | None, gpu_margin: int) -> Run:
     """A configuration by its plan, nothing measured yet. bandwidth: bytes per second."""
     kv = sum(share.kv for share in plan.shares)
     compute = sum(share.compute for share in plan.shares)
     limit = None if bandwidth is None else bandwidth / (bytes_per_token(header) + kv)
-    return Run(plan.n_ctx, plan.threads, plan.gpu_layers, kv, compute, limit)
+    return Run(plan.n_ctx, plan.threads, plan.gpu_layers, kv, compute, limit, gpu_margin)
 
 
 def bytes_per_token(header: Header) -> int:
@@ -104,17 +107,20 @@ def _share_of_experts(header: Header) -> float:
 
 def measure(path: Path, run: Run) -> Iterator[None]:
     """Fill in a run's figures as they come; an item for each round."""
-    for told in _child(path, run.n_ctx, [run.threads], run.gpu_layers):
+    for told in _child(path, run.n_ctx, [run.threads], run.gpu_layers, run.gpu_margin):
         if "decode_tps" in told:
             run.rounds.append(told)
             yield
         run.load_s = told.get("load_s", run.load_s)
         run.peak_rss = told.get("peak_rss", run.peak_rss)
+        if "kv_bytes" in told:
+            run.kv_bytes, run.compute_bytes = told["kv_bytes"], told["compute_bytes"]
+            run.accounted = True
 
 
-def scan_threads(path: Path, scan: Scan, gpu_layers: int) -> Iterator[None]:
+def scan_threads(path: Path, scan: Scan, gpu_layers: int, gpu_margin: int) -> Iterator[None]:
     """Fill in a scan as its figures come; an item for each."""
-    for told in _child(path, 128, thread_counts(scan.auto), gpu_layers):
+    for told in _child(path, 128, thread_counts(scan.auto), gpu_layers, gpu_margin):
         if "threads" in told:
             scan.rounds.setdefault(told.pop("threads"), []).append(told)
             yield
@@ -130,11 +136,18 @@ def thread_counts(auto: int) -> list[int]:
 
 
 def _child(
-    path: Path, n_ctx: int, threads: Sequence[int], gpu_layers: int
+    path: Path, n_ctx: int, threads: Sequence[int], gpu_layers: int, gpu_margin: int
 ) -> Iterator[dict[str, Any]]:
     """What the measuring program tells, line by line. EngineError if it fails."""
     package = Path(__file__).resolve().parents[2]
-    wish = json.dumps({"n_ctx": n_ctx, "threads": list(threads), "gpu_layers": gpu_layers})
+    wish = json.dumps(
+        {
+            "n_ctx": n_ctx,
+            "threads": list(threads),
+            "gpu_layers": gpu_layers,
+            "gpu_margin": gpu_margin,
+        }
+    )
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", _PROGRAM, str(package), str(path.absolute()), wish],
         stdin=subprocess.PIPE,  # held open: the child ends when this process does

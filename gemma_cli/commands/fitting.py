@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from functools import cache
@@ -9,10 +10,12 @@ from functools import cache
 from gemma_cli.errors import DoesNotFitError, GemmaError
 from gemma_cli.machine.devices import Machine, this_machine
 from gemma_cli.machine.memory import GPU_MARGIN, Plan, Wishes, layouts, plan
+from gemma_cli.machine.sizes import parse_size
 from gemma_cli.models.anatomy import tensors_of
 from gemma_cli.models.choice import Fit, best_file, planned_bytes
 from gemma_cli.models.entries import CatalogModel, Shape, load_catalog, quant_rank
 from gemma_cli.models.gguf import Header, Tensor
+from gemma_cli.settings import load_settings
 
 # A context that a conversation with a pasted page or two needs.
 USEFUL_CTX = 8192
@@ -23,24 +26,33 @@ _QUANTS = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "QAT_Q4_0")
 class MachineCapacity:
     """A machine's room for models, by the plan that would load them.
 
-    whole_on_gpu: only what the GPUs hold alone counts as fitting.
+    whole_on_gpu: only what the GPUs hold alone counts as fitting. gpu_margin: bytes
+    to leave free on each GPU; None: as GEMMA_GPU_MARGIN or config.toml say.
     """
 
-    def __init__(self, machine: Machine | None = None, *, whole_on_gpu: bool = False) -> None:
+    def __init__(
+        self,
+        machine: Machine | None = None,
+        *,
+        whole_on_gpu: bool = False,
+        gpu_margin: int | None = None,
+    ) -> None:
         self._machine = machine or this_machine()
         self._whole_on_gpu = whole_on_gpu
+        self._margin = configured_margin() if gpu_margin is None else gpu_margin
 
     @property
     def free(self) -> int:
         own = (gpu for gpu in self._machine.gpus if not gpu.unified)
-        return self._machine.host.free + sum(max(0, gpu.free - GPU_MARGIN) for gpu in own)
+        return self._machine.host.free + sum(max(0, gpu.free - self._margin) for gpu in own)
 
     def fit(self, shape: Shape, weights: int, beside: int = 0) -> Fit:
         """For a file of `weights` bytes that is not here yet; beside it a projector, say."""
         return self.fit_header(planned_header(shape, weights), beside)
 
     def fit_header(self, header: Header, beside: int = 0) -> Fit:
-        wishes = Wishes(n_ctx=min(USEFUL_CTX, header.n_ctx_train or USEFUL_CTX), beside=beside)
+        n_ctx = min(USEFUL_CTX, header.n_ctx_train or USEFUL_CTX)
+        wishes = Wishes(n_ctx=n_ctx, beside=beside, gpu_margin=self._margin)
         (layout,) = layouts(header, replace(self._machine, gpus=()), wishes)
         try:
             chosen = plan(header, self._machine, wishes)
@@ -49,9 +61,15 @@ class MachineCapacity:
         fast = chosen.all_on_gpu or not self._machine.gpus
         return Fit(layout.host.needed, not self._whole_on_gpu or chosen.all_on_gpu, fast)
 
-    def plan(self, header: Header, wishes: Wishes | None = None) -> Plan:
-        """How it would be loaded, without any wish if none is given; DoesNotFitError if not."""
-        return plan(header, self._machine, wishes or Wishes())
+    def plan(self, header: Header) -> Plan:
+        """How it would be loaded without any wish; DoesNotFitError if not."""
+        return plan(header, self._machine, Wishes(gpu_margin=self._margin))
+
+
+def configured_margin() -> int:
+    """Bytes to leave free on each GPU, for commands without that option. UsageError."""
+    asked = os.environ.get("GEMMA_GPU_MARGIN") or load_settings().gpu_margin
+    return parse_size("GEMMA_GPU_MARGIN", asked) if asked else GPU_MARGIN
 
 
 def planned_header(shape: Shape, weights: int, quant: str = "") -> Header:
@@ -110,7 +128,7 @@ def explained(
     """The refusal with commands of the catalogue that would fit in its hint."""
     ways = []
     entry = load_catalog().get(name)
-    capacity = MachineCapacity(machine)
+    capacity = MachineCapacity(machine, gpu_margin=wishes.gpu_margin)
     if entry is not None:
         worse = [f.quant for f in entry.files if quant_rank(f.quant) > quant_rank(quant)]
         fitting = next((q for q in worse if _fits(entry, q, machine, wishes)), None)

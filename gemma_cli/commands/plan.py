@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gemma_cli.commands.planning import Candidate
+    from gemma_cli.errors import ModelFileError
     from gemma_cli.machine.devices import Machine
     from gemma_cli.machine.memory import Plan, Wishes
 
@@ -42,35 +43,68 @@ def plan(
         str | None,
         typer.Option("--ram", metavar="SIZE", help="For a machine with so much RAM."),
     ] = None,
+    ctx_beyond_training: Annotated[
+        bool,
+        typer.Option(
+            "--ctx-beyond-training",
+            envvar="GEMMA_CTX_BEYOND_TRAINING",
+            help="Let --ctx be more than the model was trained on.",
+        ),
+    ] = False,
+    gpu_margin: Annotated[
+        str | None,
+        typer.Option(
+            "--gpu-margin",
+            metavar="SIZE",
+            envvar="GEMMA_GPU_MARGIN",
+            help="Memory to leave free on each GPU; 1GiB.",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Show what would be tried although it does not fit.")
+    ] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what a model needs, what fits, and how fast it can be; nothing is loaded."""
+    from gemma_cli.commands.fitting import MachineCapacity
+    from gemma_cli.commands.noticing import say_unused_gpu
     from gemma_cli.commands.opening import wishes_from
     from gemma_cli.commands.options import GenerationOptions
     from gemma_cli.commands.planning import candidates, machine_of
     from gemma_cli.commands.watching import Watcher
-    from gemma_cli.errors import DoesNotFitError
     from gemma_cli.models.catalog import parse_name
     from gemma_cli.settings import load_settings
 
-    margin = os.environ.get("GEMMA_GPU_MARGIN")
-    said = GenerationOptions(ctx=ctx, gpu_layers=gpu_layers, kv_type=kv_type, gpu_margin=margin)
+    said = GenerationOptions(
+        ctx=ctx,
+        ctx_beyond_training=ctx_beyond_training or None,
+        gpu_layers=gpu_layers,
+        kv_type=kv_type,
+        gpu_margin=gpu_margin,
+        force=force or None,
+    )
     wishes = wishes_from(said.over(load_settings()))
     machine = machine_of(gpu or (), ram)
+    capacity = MachineCapacity(machine, gpu_margin=wishes.gpu_margin)
     watcher = Watcher()
     try:
-        chosen, all_of_them = candidates(parse_name(model), quant, machine, watcher.report)
+        chosen, all_of_them = candidates(parse_name(model), quant, capacity, watcher.report)
     finally:
         watcher.close()
     report = _Report(chosen, machine, wishes, another=bool(gpu or ram))
-    _note_build(bool(gpu))
+    if gpu or ram:
+        _note_build(bool(gpu))
+    else:
+        say_unused_gpu(wishes.gpu_layers)
     if json_output:
         import json
 
         typer.echo(json.dumps(report.json(all_of_them), ensure_ascii=False, indent=2))
     else:
         report.print(all_of_them)
-    if isinstance(report.refusal, DoesNotFitError):
+    if report.unloadable is not None:
+        raise report.unloadable
+    if report.refusal is not None and not wishes.force:
         raise report.refusal
 
 
@@ -92,19 +126,17 @@ class _Report:
         self, chosen: Candidate, machine: Machine, wishes: Wishes, *, another: bool
     ) -> None:
         from gemma_cli.commands.fitting import explained
-        from gemma_cli.commands.planning import closest
-        from gemma_cli.errors import DoesNotFitError
-        from gemma_cli.machine.memory import plan as make_plan
+        from gemma_cli.commands.planning import plan_or_refusal
 
         self._chosen, self._machine, self._wishes = chosen, machine, wishes
         self._another = another
-        self.refusal: DoesNotFitError | None = None
-        try:
-            self._plan = make_plan(chosen.header, machine, wishes)
-        except DoesNotFitError as error:
-            self._plan = closest(chosen.header, machine, wishes)
-            self.refusal = explained(error, chosen.name, chosen.quant, machine, wishes)
+        self._plan, self.refusal = plan_or_refusal(chosen.header, machine, wishes)
+        if self.refusal is not None:
+            self.refusal = explained(
+                self.refusal, chosen.name, chosen.quant, machine, replace(wishes, force=False)
+            )
         self._host_bandwidth, self._gpu_bandwidth = self._bandwidths()
+        self.unloadable: ModelFileError | None = None
         self._confirmed = self._ask() if chosen.path and not another else None
 
     def _bandwidths(self) -> tuple[float, float]:
@@ -119,12 +151,17 @@ class _Report:
         return host, ASSUMED_GPU_BANDWIDTH
 
     def _ask(self) -> dict[str, Any] | None:
-        """llama.cpp's own figures for a file that is here."""
+        """llama.cpp's own figures for a file that is here, if it takes that file."""
         from gemma_cli.commands.confirming import ask_llama_cpp
         from gemma_cli.engine.admission import admit
+        from gemma_cli.errors import ModelFileError
 
         assert self._chosen.path is not None
-        admit(self._chosen.path, lambda: False)
+        try:
+            admit(self._chosen.path, lambda: False)
+        except ModelFileError as error:
+            self.unloadable = error
+            return None
         said = ask_llama_cpp(self._chosen.path, self._plan)
         return {"kv": said.kv, "compute": sum(said.compute.values())}
 
@@ -155,7 +192,7 @@ class _Report:
                 for share in plan.shares
             ],
             "fits": self.refusal is None,
-            "why": self.refusal.message if self.refusal else plan.why,
+            "why": self._why(),
             "alternatives": [self._row(each) for each in all_of_them if each is not chosen],
             "ubatch": plan.ubatch,
             "threads": plan.threads,
@@ -171,20 +208,21 @@ class _Report:
             "llama_cpp": self._confirmed,
         }
 
-    def _row(self, candidate: Candidate) -> dict[str, Any]:
-        from gemma_cli.commands.planning import closest
-        from gemma_cli.errors import DoesNotFitError
-        from gemma_cli.machine.memory import plan as make_plan
+    def _why(self) -> str:
+        if self.refusal is None:
+            return self._plan.why
+        forced = f"{self._plan.why}: " if self._wishes.force else ""
+        return forced + self.refusal.message
 
-        try:
-            made, fits = make_plan(candidate.header, self._machine, self._wishes), True
-        except DoesNotFitError:
-            made, fits = closest(candidate.header, self._machine, self._wishes), False
+    def _row(self, candidate: Candidate) -> dict[str, Any]:
+        from gemma_cli.commands.planning import plan_or_refusal
+
+        made, refusal = plan_or_refusal(candidate.header, self._machine, self._wishes)
         return {
             "quant": candidate.quant,
             "n_ctx": made.n_ctx,
             "gpu_layers": made.gpu_layers,
-            "fits": fits,
+            "fits": refusal is None,
             "bytes": candidate.header.file_bytes,
             "needed": sum(share.needed for share in made.shares),
             "here": candidate.path is not None,
@@ -201,7 +239,8 @@ class _Report:
         from gemma_cli.commands.planview import devices_text, facts_text, quantizations_text
 
         chosen, plan = self._chosen, self._plan
-        typer.echo(facts_text(chosen, plan, fits=self.refusal is None))
+        why = plan.why if self.refusal is None or self._wishes.force else None
+        typer.echo(facts_text(chosen, plan, fits=self.refusal is None, why=why))
         typer.echo(devices_text(plan))
         rows = [self._row(each) for each in all_of_them]
         typer.echo(quantizations_text(rows, chosen.quant, plan.n_layers))
@@ -214,6 +253,8 @@ class _Report:
         )
         for note in plan.notes:
             typer.echo(f"gemma: {note}", err=True)
+        if self.refusal is not None and self._wishes.force:
+            typer.echo(f"gemma: {self.refusal.message}; --force tries it", err=True)
         if self._confirmed:
             typer.echo(_agreement(plan, self._confirmed), err=True)
 

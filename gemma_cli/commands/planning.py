@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gemma_cli.commands.fitting import MachineCapacity, expected_header
-from gemma_cli.errors import ModelNotFoundError, UsageError
+from gemma_cli.errors import DoesNotFitError, ModelNotFoundError, UsageError
 from gemma_cli.machine.devices import Device, Machine, this_machine
-from gemma_cli.machine.memory import Plan, Wishes, layouts
+from gemma_cli.machine.memory import Plan, Wishes, plan
 from gemma_cli.machine.sizes import parse_size
 from gemma_cli.models.catalog import ModelRef, load_catalog
 from gemma_cli.models.choice import best_file
@@ -54,7 +54,7 @@ def _memory(option: str, text: str) -> int:
 
 
 def candidates(
-    ref: ModelRef, quant: str | None, machine: Machine, report: Report
+    ref: ModelRef, quant: str | None, capacity: MachineCapacity, report: Report
 ) -> tuple[Candidate, list[Candidate]]:
     """(the file that would be used, all that there are): named, or here, or the best that fits.
 
@@ -66,7 +66,7 @@ def candidates(
     if entry is not None:
         found += _published(entry, {candidate.quant for candidate in found})
     if not found:
-        found = [_remote(ref, machine, report)]
+        found = [_remote(ref, capacity, report)]
     wanted = quant or ref.quant
     if wanted is not None:
         named = [c for c in found if c.quant in (wanted.upper(), f"UD-{wanted.upper()}")]
@@ -80,7 +80,7 @@ def candidates(
         return named[0], found
     if here or entry is None:
         return found[0], found
-    best = best_file(entry, MachineCapacity(machine)).file.quant
+    best = best_file(entry, capacity).file.quant
     return next((c for c in found if c.quant == best), found[0]), found
 
 
@@ -108,7 +108,7 @@ def _published(entry: CatalogModel, here: set[str]) -> list[Candidate]:
     return found
 
 
-def _remote(ref: ModelRef, machine: Machine, report: Report) -> Candidate:
+def _remote(ref: ModelRef, capacity: MachineCapacity, report: Report) -> Candidate:
     """A file of the Hub that no catalogue knows: its header alone is fetched."""
     from gemma_cli.models import hub
     from gemma_cli.models.remoteheader import remote_header
@@ -118,7 +118,7 @@ def _remote(ref: ModelRef, machine: Machine, report: Report) -> Candidate:
         raise ModelNotFoundError(
             f"{ref} is not here, and offline mode is on", "unset HF_HUB_OFFLINE, then try again"
         )
-    wanted = resolve(ref, None, False, MachineCapacity(machine), report)
+    wanted = resolve(ref, None, False, capacity, report)
     header = remote_header(wanted.files[0])
     whole = sum(file.size for file in wanted.files)
     if len(wanted.files) > 1:  # of a split set only the first part was read: scale it
@@ -128,6 +128,11 @@ def _remote(ref: ModelRef, machine: Machine, report: Report) -> Candidate:
     return Candidate(wanted.name, wanted.quant or header.quant, replace(header, file_bytes=whole))
 
 
-def closest(header: Header, machine: Machine, wishes: Wishes) -> Plan:
-    """The smallest plan of those that were tried, for what does not fit."""
-    return layouts(header, machine, wishes)[-1]
+def plan_or_refusal(
+    header: Header, machine: Machine, wishes: Wishes
+) -> tuple[Plan, DoesNotFitError | None]:
+    """A plan that fits; or the one that --force would carry out, and why it does not fit."""
+    try:
+        return plan(header, machine, replace(wishes, force=False)), None
+    except DoesNotFitError as error:
+        return plan(header, machine, replace(wishes, force=True)), error

@@ -14,16 +14,20 @@ from gemma_cli.terminal.tables import size, table
 _GIB = 1 << 30
 
 
-def facts_text(chosen: Candidate, plan: Plan, *, fits: bool) -> str:
+def facts_text(chosen: Candidate, plan: Plan, *, fits: bool, why: str | None) -> str:
+    """why: of what would be loaded; None where it would be refused."""
     here = "here" if chosen.path else "not here yet"
     lines = [
         f"{clean_line(chosen.name)}  {chosen.quant}, {size(chosen.header.file_bytes)}, {here}",
         f"  context    {plan.n_ctx:,} of {plan.n_ctx_max:,} tokens, KV cache in {plan.kv_type}",
         f"  layers     {plan.gpu_layers} of {plan.n_layers + 1} on a GPU",
-        f"  why        {plan.why}" if fits else "  fits       no",
     ]
     if plan.in_file:
-        lines.insert(-1, f"  in file    {size(plan.in_file)} of weights, read row by row")
+        lines.append(f"  in file    {size(plan.in_file)} of weights, read row by row")
+    if not fits:
+        lines.append("  fits       no")
+    if why is not None:
+        lines.append(f"  why        {why}")
     return "\n".join(lines)
 
 

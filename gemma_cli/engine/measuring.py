@@ -8,6 +8,7 @@ machine whose speed drifts is then fair to all.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -15,13 +16,17 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gemma_cli.errors import GemmaError
+from gemma_cli.errors import EngineError, ExitCode, GemmaError
+
+if TYPE_CHECKING:
+    from gemma_cli.machine.memory import Plan
 
 _MOST_DECODED = 64
 _REPEATS, _LONGEST_S = 5, 20.0  # as many rounds, but no further one after so long
 _SCAN_PROMPT, _SCAN_DECODED = 64, 24
+_SMALLER = "try a smaller context: --ctx 512"
 _BOS, _STRIDE = 2, 7919  # tokens from all over the vocabulary
 
 
@@ -32,6 +37,9 @@ def main() -> int:
         _measure(path, **wish)
     except GemmaError as error:
         _tell({"error": error.message, "hint": error.hint, "code": int(error.exit_code)})
+    except MemoryError:
+        error_text = "there is too little memory to measure this model"
+        _tell({"error": error_text, "hint": _SMALLER, "code": int(ExitCode.MEMORY)})
     return 0
 
 
@@ -45,7 +53,9 @@ def _tell(values: dict[str, Any]) -> None:
     print(json.dumps(values), flush=True)
 
 
-def _measure(path: Path, n_ctx: int, threads: Sequence[int], gpu_layers: int) -> None:
+def _measure(
+    path: Path, n_ctx: int, threads: Sequence[int], gpu_layers: int, gpu_margin: int
+) -> None:
     """One number of threads: fill a context of n_ctx tokens. Several: compare them."""
     from gemma_cli.engine.context import Context
     from gemma_cli.engine.library import AbortFlag
@@ -57,10 +67,22 @@ def _measure(path: Path, n_ctx: int, threads: Sequence[int], gpu_layers: int) ->
     from gemma_cli.models.gguf import read_header
 
     header = read_header(path)
-    wishes = Wishes(n_ctx=n_ctx, threads=threads[0], gpu_layers=gpu_layers, beyond_training=True)
+    wishes = Wishes(
+        n_ctx=n_ctx,
+        threads=threads[0],
+        gpu_layers=gpu_layers,
+        beyond_training=True,
+        gpu_margin=gpu_margin,
+        force=True,  # whoever asked for it has found that it fits
+    )
     planned = plan(header, this_machine(), wishes)
     start = time.perf_counter()
-    model = Model(path, planned.gpu_layers)
+    model = Model(
+        path,
+        planned.gpu_layers,
+        split=planned.split,
+        experts_on_host=planned.experts_on_host,
+    )
     release_repacked(path, header)
     context = Context(model, planned, AbortFlag())
     _tell({"load_s": time.perf_counter() - start})
@@ -74,6 +96,19 @@ def _measure(path: Path, n_ctx: int, threads: Sequence[int], gpu_layers: int) ->
         _scan(context, threads, vocabulary)
     context.close()
     model.close()
+    if len(threads) == 1:
+        _tell_sizes(path, planned)
+
+
+def _tell_sizes(path: Path, planned: Plan) -> None:
+    """KV cache and compute buffers by llama.cpp's own accounting; nothing where it gives none."""
+    from gemma_cli.engine.simulation import Simulation
+
+    with contextlib.suppress(EngineError):
+        layout = (planned.gpu_layers, planned.split, planned.experts_on_host)
+        with contextlib.closing(Simulation(path, *layout)) as simulation:
+            said = simulation.ask(planned)
+        _tell({"kv_bytes": said.kv, "compute_bytes": sum(said.compute.values())})
 
 
 def _rounds(context: Any, prompt: int, decoded: int, vocabulary: int) -> None:

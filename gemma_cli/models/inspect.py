@@ -57,7 +57,10 @@ def check_language_model(path: Path, header: Header) -> None:
     if header.n_vocab == 0:
         raise ModelFileError(f"{name} has a tokenizer without tokens")
     if header.n_ctx_train == 0:
-        raise ModelFileError(f"{name} does not say how many tokens its model was trained on")
+        raise ModelFileError(
+            f"{name} does not say how many tokens its model was trained on: "
+            f"{architecture}.context_length is missing"
+        )
     if not (math.isfinite(header.norm_epsilon) and header.norm_epsilon >= 0):
         raise ModelFileError(f"{name} is damaged: its norm's epsilon is {header.norm_epsilon}")
     head = max(header.head_dim_k, header.head_dim_k_swa or 0)
