@@ -65,24 +65,50 @@ def load_settings() -> Settings:
         return Settings()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path}: {error}") from error
+    return parse_settings(text, path)
+
+
+def parse_settings(text: str, path: Path) -> Settings:
+    """Settings of a TOML text. Raises UsageError that names path and the key."""
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path} is not valid TOML: {error}", f"correct it: {path}") from error
-    known = [field.name for field in fields(Settings)]
     for key in table:
-        if key not in known:
-            raise UsageError(f"{path}: unknown key '{key}'", f"known keys: {', '.join(known)}")
-    return Settings(**{key: _value(path, key, value) for key, value in table.items()})
+        check_key(key, str(path))
+    return Settings(**{key: checked(key, value, str(path)) for key, value in table.items()})
 
 
-def _value(path: Path, key: str, value: object) -> Any:
-    """The value in the field's type; raises UsageError for one that cannot be meant."""
+def keys() -> list[str]:
+    """Every known key, in the order that people are shown."""
+    return [field.name for field in fields(Settings)]
+
+
+def check_key(key: str, source: str) -> None:
+    """Raises UsageError, with near keys, for one that is not known."""
+    if key not in keys():
+        import difflib
+
+        near = difflib.get_close_matches(key.replace("-", "_").lower(), keys(), n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known keys: {', '.join(keys())}"
+        raise UsageError(f"{source}: unknown key '{key}'", hint)
+
+
+def accepted_types(key: str) -> tuple[type, ...]:
+    """Types of TOML values that a key takes."""
+    return _ACCEPTED.get(key, ("a text", (str,)))[1]
+
+
+def checked(key: str, value: object, source: str) -> Any:
+    """A known key's value in its field's type; raises UsageError for one that cannot be meant.
+
+    source: where it was said, for the message.
+    """
     wanted, accepted = _ACCEPTED.get(key, ("a text", (str,)))
     is_other_list = isinstance(value, list) and not all(isinstance(each, str) for each in value)
     is_bool = isinstance(value, bool)
     if is_bool is not (bool in accepted) or not isinstance(value, accepted) or is_other_list:
-        raise UsageError(f"{path}: '{key}' must be {wanted}, not {value!r}")
+        raise UsageError(f"{source}: '{key}' must be {wanted}, not {value!r}")
     if str in accepted:
         return str(value)
     return float(str(value)) if float in accepted else value
