@@ -113,16 +113,15 @@ def _legacy(raw: bytes) -> tuple[str, tuple[str, ...]]:
 def _strictly(raw: bytes, encoding: str) -> str | None:
     try:
         return raw.decode(encoding)
-    except UnicodeError:
+    except (UnicodeError, LookupError):  # LookupError: a codec that is not of texts, as zlib
         return None
 
 
 def _declared(raw: bytes) -> str | None:
     match = _DECLARED.search(raw[:1024])
     try:
-        name = codecs.lookup(match[1].decode("ascii", "replace")).name if match else ""
-        b"".decode(name or "undefined")  # refuses codecs that are not of texts, zlib for one
-    except (LookupError, UnicodeError):
+        name = codecs.lookup(match[1].decode("ascii", "replace")).name if match else None
+    except LookupError:
         return None
     if name in _NO_ENCODING_OF_FILES:
         return None

@@ -15,7 +15,7 @@ _MOST_TRIED = 32  # ends of one path that are tried
 _MENTION = re.compile(r'(?<![^\s(\[{<])@(?:"((?:[^"\\\n]|\\.)+)"|([^\s"]\S*))')
 _WORD = re.compile(r"\w")
 _FROM_HERE = ("./", "../", "~/", ".\\", "..\\", "~\\")
-_SENTENCE_END = ".,;:!?"
+_SENTENCE_END = ".,;:!?]}"
 # Where a path may end inside a word: @notes.txt's, (@notes.txt), @notes.txt、
 _NOT_OF_A_PATH = re.compile(r"[^\w.\-/\\~+@*?\[\]{}]|(?<=[\x00-\x7f])[^\x00-\x7f]")
 

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import warnings
+from typing import TYPE_CHECKING
 
 from gemma_cli.documents.extra import tidy
 
+if TYPE_CHECKING:
+    from bs4 import BeautifulSoup
+
 _NO_TEXT = ("title", "img", "svg", "script", "style", "noscript", "template", "iframe", "object")
+
+# Tags that may go without an end, and what open ones each of them ends.
+_ENDS = {
+    **dict.fromkeys(("td", "th"), ("td", "th")),
+    **dict.fromkeys(("dt", "dd"), ("dt", "dd")),
+    "tr": ("tr", "td", "th"),
+    "li": ("li",),
+    "p": ("p",),
+}
 
 
 def html_text(source: str) -> str:
@@ -22,6 +35,7 @@ def html_text(source: str) -> str:
         tag.decompose()
     for comment in soup.find_all(string=lambda text: isinstance(text, Comment)):
         comment.extract()
+    _end_open_tags(soup)
     converter = markdownify.MarkdownConverter(
         heading_style=markdownify.ATX,
         bullets="-",
@@ -36,3 +50,10 @@ def html_text(source: str) -> str:
     if title and title not in text[: len(title) + 200]:
         text = f"{title}\n\n{text}"
     return tidy(text)
+
+
+def _end_open_tags(soup: BeautifulSoup) -> None:
+    """`<li>one<li>two` is a list of two; the parser puts the second into the first."""
+    for tag in soup.find_all(list(_ENDS)):
+        while tag.parent is not None and tag.parent.name in _ENDS[tag.name]:
+            tag.parent.insert_after(tag)
