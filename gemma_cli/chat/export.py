@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from gemma_cli.chat.conversation import Turn
-from gemma_cli.chat.history import SavedChat
+from gemma_cli.chat.records import SavedChat
 
 _SPEAKERS = {"user": "You", "assistant": "Gemma", "system": "System"}
 

@@ -2,54 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from gemma_cli.chat.conversation import Conversation, Origin, Turn
+from gemma_cli.chat import records
+from gemma_cli.chat.conversation import Conversation, Turn
 from gemma_cli.chat.database import Opened, is_damage, open_database
 from gemma_cli.chat.liveness import is_running, this_process
-from gemma_cli.chat.search import match_expression
+from gemma_cli.chat.records import SavedChat, Summary, storable, title_of
+from gemma_cli.chat.search import IN_MESSAGES, IN_TITLES, Hit, find_messages, match_expression
 from gemma_cli.errors import HistoryError
 
-_TITLE_LENGTH = 80
-_MATCHING = """WHERE c.id IN (SELECT m.conversation_id FROM message_text
-    JOIN message m ON m.id = message_text.rowid WHERE message_text MATCH ?)"""
+_READ_ONLY = "the history is read only"
 _NO_CHAT_HINT = "what there is: gemma history list"
 
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """One chat in a list. updated: seconds since 1970; turns: questions asked, branches too."""
-
-    id: int
-    updated: float
-    turns: int
-    model: str
-    title: str
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A message that a search found. excerpt: the words around the match."""
-
-    conversation: int
-    title: str
-    role: str
-    created: float
-    excerpt: str
-
-
-@dataclass(frozen=True, slots=True)
-class SavedChat:
-    """A whole chat, ready to be continued or exported."""
-
-    summary: Summary
-    conversation: Conversation
+_SAVE_TURN = """INSERT INTO message (id, conversation_id, parent_id, role, status, text, created,
+        model, model_sha, params, counts, owner, thoughts, attachments)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (id) DO UPDATE SET status = excluded.status, text = excluded.text,
+        model = excluded.model, model_sha = excluded.model_sha, params = excluded.params,
+        counts = excluded.counts, owner = excluded.owner, thoughts = excluded.thoughts,
+        attachments = excluded.attachments"""
 
 
 class History:
@@ -85,36 +61,54 @@ class History:
         conversation: Conversation,
         turns: Iterable[Turn],
         model: str,
+        *,
+        pinned: bool = True,
     ) -> int:
         """Write the conversation's own facts and those turns, in one transaction; its id.
 
-        Turns that are there already are brought up to date. Nothing is written
-        on failure (sqlite3.Error).
+        Turns that are there already are brought up to date; of a chat that was
+        removed meanwhile all turns are written. pinned: write its pinned documents
+        too, which may be long. Nothing is written on failure (sqlite3.Error).
         """
-        if not self.writable:
-            raise HistoryError("the history is read only")
-        now = time.time()
-        owner = this_process()
+        self._must_be_writable()
         with self._transaction():
-            saved_id = self._save_head(conversation_id, conversation, model, now)
-            self._db.executemany(
-                """INSERT INTO message (id, conversation_id, parent_id, role, status, text,
-                        created, model, model_sha, params, counts, owner, thoughts)
-                    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-                    ON CONFLICT (id) DO UPDATE SET status = excluded.status,
-                        text = excluded.text, model = excluded.model,
-                        model_sha = excluded.model_sha, params = excluded.params,
-                        counts = excluded.counts, owner = excluded.owner,
-                        thoughts = excluded.thoughts""",
-                [_row(saved_id, turn, owner) for turn in turns],
-            )
-        return saved_id
+            return self._save(conversation_id, conversation, turns, model, pinned=pinned)
+
+    def add(self, conversation: Conversation, model: str) -> int:
+        """Keep a conversation that is not in the history yet, whole; its id."""
+        return self.save(None, conversation, conversation, model)
+
+    def import_chats(self, chats: Iterable[tuple[Conversation, str]]) -> list[int]:
+        """Keep chats from elsewhere, all of them or none; their ids.
+
+        chats: (conversation, name of its model); the ids of its turns are changed
+        where they would be another's.
+        """
+        self._must_be_writable()
+        now = time.time()
+        ids = []
+        with _writing(), self._transaction():
+            for read, model in chats:
+                conversation = records.with_free_ids(read, self._is_taken)
+                saved_id = self._save(None, conversation, conversation, model, pinned=True)
+                said = max((turn.created for turn in conversation), default=now)
+                self._db.execute(
+                    "UPDATE conversation SET updated = ?, created = ?, imported = ? WHERE id = ?",
+                    (min(said, now), min(said, now), now, saved_id),
+                )
+                ids.append(saved_id)
+        return ids
 
     def conversations(self, limit: int | None = None, matching: str | None = None) -> list[Summary]:
-        """The chats, the latest first; matching: only those a search for these words finds."""
-        wanted = match_expression(matching) if matching else ""
-        where, values = ("", ()) if not wanted else (_MATCHING, (wanted,))
-        return self._summaries(where, values, -1 if limit is None else limit)
+        """The chats, the latest first; matching: only those which hold these words."""
+        where, wanted = "", ""
+        if matching is not None:
+            wanted = match_expression(matching)
+            if not wanted:
+                return []
+            has_titles = self._columns("title_text")
+            where = f"WHERE {IN_MESSAGES}" + (f" OR {IN_TITLES}" if has_titles else "")
+        return self._summaries(where, {"wanted": wanted}, -1 if limit is None else limit)
 
     def latest(self) -> int | None:
         """The id of the chat that was used last."""
@@ -124,21 +118,17 @@ class History:
     def load(self, conversation_id: int) -> SavedChat:
         """One chat with all its branches. Raises HistoryError when there is none."""
         with _reading():
-            found = self._summaries("WHERE c.id = ?", (conversation_id,), 1)
+            found = self._summaries("WHERE c.id = :id", {"id": conversation_id}, 1)
             if not found:
                 raise HistoryError(f"there is no chat {conversation_id}", _NO_CHAT_HINT)
-            system, leaf = self._db.execute(
-                "SELECT system, leaf_id FROM conversation WHERE id = ?", (conversation_id,)
-            ).fetchone()
+            conversation, leaf = self._load_head(conversation_id)
             rows = self._db.execute(
-                f"""SELECT id, parent_id, role, text, status, created, model, model_sha,
-                        params, counts, {self._thoughts_column()}
+                f"""SELECT {records.turn_columns(self._columns("message"))}
                     FROM message WHERE conversation_id = ? ORDER BY id""",
                 (conversation_id,),
             ).fetchall()
-        conversation = Conversation(system)
         for row in rows:
-            conversation.insert(_turn(row))
+            conversation.insert(records.turn(row))
         if leaf is not None and any(turn.id == leaf for turn in conversation):
             conversation.go_to(leaf)
         elif rows:
@@ -146,42 +136,42 @@ class History:
         return SavedChat(found[0], conversation)
 
     def search(self, query: str, limit: int = 50) -> list[Hit]:
-        """Messages that hold every word of the query, the best matches first.
+        """Messages that hold every word and "quoted phrase" of the query, the best first.
 
-        The last word may be a beginning; accents and case make no difference.
+        The last word may be a beginning; accents and case make no difference. Of
+        words that stand in very many messages the newest messages are judged.
         """
         wanted = match_expression(query)
         if not wanted:
             return []
         with _reading():
-            rows = self._db.execute(
-                """SELECT c.id, c.title, m.role, m.created,
-                        snippet(message_text, 0, '', '', '…', 16)
-                    FROM message_text JOIN message m ON m.id = message_text.rowid
-                        JOIN conversation c ON c.id = m.conversation_id
-                    WHERE message_text MATCH ? ORDER BY message_text.rank LIMIT ?""",
-                (wanted, limit),
-            ).fetchall()
-        return [Hit(*row) for row in rows]
+            return find_messages(self._db, wanted, limit)
 
-    def remove(self, conversation_id: int) -> None:
-        """Forget a chat for good. Raises HistoryError when there is none."""
-        if not self.writable:
-            raise HistoryError("the history is read only")
-        with _reading():
+    def remove(self, *conversation_ids: int) -> None:
+        """Forget chats for good, all or none. Raises HistoryError when there is no such one."""
+        self._must_be_writable()
+        with _writing():
             # What is removed is overwritten: in its pages, the index and the log.
             self._db.execute("PRAGMA secure_delete = ON")
             with self._transaction():
-                self._db.execute(
-                    """DELETE FROM input WHERE text IN (SELECT text FROM message
-                        WHERE conversation_id = ? AND role = 'user')""",
-                    (conversation_id,),
-                )
-                gone = self._db.execute("DELETE FROM conversation WHERE id = ?", (conversation_id,))
-                if gone.rowcount == 0:
-                    raise HistoryError(f"there is no chat {conversation_id}", _NO_CHAT_HINT)
-                self._db.execute("INSERT INTO message_text (message_text) VALUES ('optimize')")
+                for conversation_id in conversation_ids:
+                    self._remove(conversation_id)
+                for index in ("message_text", "title_text"):
+                    self._db.execute(f"INSERT INTO {index} ({index}) VALUES ('optimize')")
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def remove_inputs(self) -> None:
+        """Forget everything that was ever typed at the prompt."""
+        self._must_be_writable()
+        with _writing():
+            self._db.execute("PRAGMA secure_delete = ON")
+            self._db.execute("DELETE FROM input")
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def untouched_since(self, moment: float) -> list[Summary]:
+        """Chats not used, saved or imported since then (seconds since 1970)."""
+        touched = "max(c.updated, c.imported)" if self._has("imported") else "c.updated"
+        return self._summaries(f"WHERE {touched} < :moment", {"moment": moment}, -1)
 
     def remember_input(self, text: str) -> None:
         """Keep what was typed at the prompt, for the arrow keys and Ctrl-R."""
@@ -195,41 +185,116 @@ class History:
             ).fetchall()
         return [row[0] for row in rows]
 
-    def _thoughts_column(self) -> str:
-        """An older file that may only be read has none."""
-        columns = self._db.execute("SELECT name FROM pragma_table_info('message')").fetchall()
-        return "thoughts" if ("thoughts",) in columns else "''"
+    def _must_be_writable(self) -> None:
+        if not self.writable:
+            raise HistoryError(_READ_ONLY)
 
-    def _summaries(self, where: str, values: Sequence[object], limit: int) -> list[Summary]:
+    def _columns(self, table: str) -> list[str]:
+        """An older file that may only be read has fewer, or none of a later table's."""
+        rows = self._db.execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall()
+        return [row[0] for row in rows]
+
+    def _has(self, conversation_column: str) -> bool:
+        return conversation_column in self._columns("conversation")
+
+    def _summaries(self, where: str, values: Mapping[str, object], limit: int) -> list[Summary]:
         with _reading():
             rows = self._db.execute(
                 f"""SELECT c.id, c.updated, (SELECT count(*) FROM message m
                         WHERE m.conversation_id = c.id AND m.role = 'user'), c.model, c.title
-                    FROM conversation c {where} ORDER BY c.updated DESC, c.id DESC LIMIT ?""",
-                (*values, limit),
+                    FROM conversation c {where}
+                    ORDER BY c.updated DESC, c.id DESC LIMIT :limit""",
+                {**values, "limit": limit},
             ).fetchall()
         return [Summary(*row) for row in rows]
 
-    def _save_head(
-        self, conversation_id: int | None, conversation: Conversation, model: str, now: float
+    def _load_head(self, conversation_id: int) -> tuple[Conversation, int | None]:
+        """The conversation without its turns, and the id of its leaf."""
+        named = "named" if self._has("named") else "0"
+        system, leaf, title, is_named = self._db.execute(
+            f"SELECT system, leaf_id, title, {named} FROM conversation WHERE id = ?",
+            (conversation_id,),
+        ).fetchone()
+        conversation = Conversation(system)
+        conversation.title = title if is_named else ""
+        if self._columns("pinned"):
+            pinned = self._db.execute(
+                "SELECT attachments FROM pinned WHERE conversation_id = ?", (conversation_id,)
+            ).fetchone()
+            conversation.pinned = records.attachments(pinned[0]) if pinned else ()
+        return conversation, leaf
+
+    def _save(
+        self,
+        conversation_id: int | None,
+        conversation: Conversation,
+        turns: Iterable[Turn],
+        model: str,
+        *,
+        pinned: bool,
     ) -> int:
+        if conversation_id is not None and not self._is_there(conversation_id):
+            turns, pinned = conversation, True  # removed by another program
+        saved_id = self._save_head(conversation_id, conversation, model)
+        owner = this_process()
+        self._db.executemany(
+            _SAVE_TURN, [records.turn_row(saved_id, turn, owner) for turn in turns]
+        )
+        if pinned:
+            self._save_pinned(saved_id, conversation)
+        return saved_id
+
+    def _save_head(
+        self, conversation_id: int | None, conversation: Conversation, model: str
+    ) -> int:
+        now = time.time()
         row = self._db.execute(
-            """INSERT INTO conversation (id, title, system, model, leaf_id, created, updated)
-                VALUES (?, ?, ?, ?, ?, ?, ?)
-                ON CONFLICT (id) DO UPDATE SET system = excluded.system, model = excluded.model,
+            """INSERT INTO conversation
+                    (id, title, named, system, model, leaf_id, created, updated)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+                ON CONFLICT (id) DO UPDATE SET title = excluded.title, named = excluded.named,
+                    system = excluded.system, model = excluded.model,
                     leaf_id = excluded.leaf_id, updated = excluded.updated
                 RETURNING id""",
             (
                 conversation_id,
                 title_of(conversation),
-                conversation.system,
-                model,
+                bool(conversation.title),
+                storable(conversation.system),
+                storable(model),
                 conversation.leaf,
                 now,
                 now,
             ),
         ).fetchone()
         return int(row[0])
+
+    def _save_pinned(self, conversation_id: int, conversation: Conversation) -> None:
+        if conversation.pinned:
+            self._db.execute(
+                "INSERT OR REPLACE INTO pinned (conversation_id, attachments) VALUES (?, ?)",
+                (conversation_id, records.attachments_text(conversation.pinned)),
+            )
+        else:
+            self._db.execute("DELETE FROM pinned WHERE conversation_id = ?", (conversation_id,))
+
+    def _remove(self, conversation_id: int) -> None:
+        self._db.execute(
+            """DELETE FROM input WHERE text IN (SELECT text FROM message
+                WHERE conversation_id = ? AND role = 'user')""",
+            (conversation_id,),
+        )
+        gone = self._db.execute("DELETE FROM conversation WHERE id = ?", (conversation_id,))
+        if gone.rowcount == 0:
+            raise HistoryError(f"there is no chat {conversation_id}", _NO_CHAT_HINT)
+
+    def _is_there(self, conversation_id: int) -> bool:
+        query = "SELECT 1 FROM conversation WHERE id = ?"
+        return self._db.execute(query, (conversation_id,)).fetchone() is not None
+
+    def _is_taken(self, turn_id: int) -> bool:
+        query = "SELECT 1 FROM message WHERE id = ?"
+        return self._db.execute(query, (turn_id,)).fetchone() is not None
 
     def _settle_abandoned(self) -> None:
         """An answer whose program died while it streamed keeps its text, as cancelled."""
@@ -256,15 +321,6 @@ class History:
             raise
 
 
-def title_of(conversation: Conversation) -> str:
-    """A chat's title: the beginning of its first question."""
-    for turn in conversation:
-        if turn.role == "user":
-            line = " ".join(turn.text.split())
-            return line if len(line) <= _TITLE_LENGTH else line[: _TITLE_LENGTH - 1] + "…"
-    return ""
-
-
 def _open(path: Path, thorough: bool) -> Opened:
     try:
         return open_database(path, thorough=thorough)
@@ -281,36 +337,9 @@ def _reading() -> Iterator[None]:
         raise HistoryError(f"the history cannot be read: {error}", hint) from error
 
 
-def _row(conversation_id: int, turn: Turn, owner: str) -> tuple[object, ...]:
-    origin = turn.origin
-    return (
-        turn.id,
-        conversation_id,
-        turn.parent,
-        turn.role,
-        turn.status,
-        turn.text,
-        turn.created,
-        origin and origin.model,
-        origin and origin.model_sha,
-        origin and json.dumps(dict(origin.params)),
-        origin and json.dumps(dict(origin.counts)),
-        owner if turn.status == "streaming" else None,
-        turn.thoughts,
-    )
-
-
-def _turn(row: Sequence[object]) -> Turn:
-    turn_id, parent, role, text, status, created, model, sha, params, counts, thoughts = row
-    origin = None
-    if model is not None:
-        origin = Origin(model, sha, _object(params), _object(counts))  # type: ignore[arg-type]
-    return Turn(turn_id, parent, role, text, status, created, origin, thoughts)  # type: ignore[arg-type]
-
-
-def _object(text: object) -> dict[str, object]:
+@contextmanager
+def _writing() -> Iterator[None]:
     try:
-        value = json.loads(text) if isinstance(text, str) else {}
-    except ValueError:
-        value = {}
-    return value if isinstance(value, dict) else {}
+        yield
+    except sqlite3.Error as error:
+        raise HistoryError(f"the history cannot be written: {error}") from error

@@ -7,13 +7,15 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from gemma_cli.chat.conversation import Conversation, Turn
+from gemma_cli.chat.conversation import Attachment, Conversation, Turn
 from gemma_cli.chat.database import is_damage
 from gemma_cli.chat.history import History
 from gemma_cli.errors import HistoryError
 
 # At most this much of an answer is lost when the program is killed.
 INTERVAL_S = 0.4
+
+_DAY_S = 86_400.0
 
 
 class Journal(Protocol):
@@ -100,6 +102,7 @@ class HistoryJournal:
         self._history: History | None = None
         self._conversation_id: int | None = None
         self._written: dict[int, Turn] = {}
+        self._written_pinned: tuple[Attachment, ...] | None = None
         self._last_save = float("-inf")
         self._told: str | None = None
         self._thorough = False
@@ -112,7 +115,7 @@ class HistoryJournal:
         """The history, opened if it was not; what opening it did is told. Raises HistoryError."""
         if self._history is None:
             self._history = self._open_history(self._thorough)
-            self._written = {}
+            self._forget_written()
             if self._history.notices:
                 self._conversation_id = None  # perhaps a new file was begun
             self._thorough = False
@@ -125,10 +128,11 @@ class HistoryJournal:
     def resume(self, conversation_id: int, conversation: Conversation) -> None:
         self._conversation_id = conversation_id
         self._written = {turn.id: turn for turn in conversation}
+        self._written_pinned = conversation.pinned
 
     def begin(self) -> int | None:
         ended, self._conversation_id = self._conversation_id, None
-        self._written = {}
+        self._forget_written()
         return ended
 
     def forget(self) -> bool:
@@ -149,12 +153,17 @@ class HistoryJournal:
             history = self.history()
             changed = [turn for turn in conversation if self._written.get(turn.id) is not turn]
             self._conversation_id = history.save(
-                self._conversation_id, conversation, changed, self.model
+                self._conversation_id,
+                conversation,
+                changed,
+                self.model,
+                pinned=self._written_pinned is not conversation.pinned,
             )
         except (sqlite3.Error, HistoryError) as error:
             self._failed(error)
         else:
             self._written.update((turn.id, turn) for turn in changed)
+            self._written_pinned = conversation.pinned
             if self._told is not None:
                 self._told = None
                 self._say("the history can be written again: this chat is saved")
@@ -180,9 +189,34 @@ class HistoryJournal:
             self._history.close()
             self._history = None
 
+    def expire(self, days: int, keep: int | None = None) -> int:
+        """Remove the chats which nobody touched for so many days, and say it; how many.
+
+        keep: the chat that is to be gone on with. A failure is said, and is 0.
+        """
+        before = time.time() - days * _DAY_S
+        try:
+            history = self.history()
+            old = [chat.id for chat in history.untouched_since(before) if chat.id != keep]
+            if not old or not history.writable:
+                return 0
+            history.remove(*old)
+        except HistoryError as error:
+            self._say(f"old chats were not removed: {error.message}")
+            return 0
+        count = "1 chat was" if len(old) == 1 else f"{len(old):,} chats were"
+        self._say(
+            f"{count} removed from the history: not used for {days} days (history_days in config)"
+        )
+        return len(old)
+
+    def _forget_written(self) -> None:
+        self._written = {}
+        self._written_pinned = None
+
     def _failed(self, error: Exception) -> None:
         # Written again as a whole once it works: what was there may be gone.
-        self._written = {}
+        self._forget_written()
         cause = error.__cause__ if isinstance(error, HistoryError) else error
         if isinstance(cause, sqlite3.Error) and is_damage(cause):
             self._thorough = True

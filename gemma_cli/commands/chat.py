@@ -14,9 +14,10 @@ from gemma_cli.commands import options, texts
 from gemma_cli.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from gemma_cli.chat.history import History, SavedChat
+    from gemma_cli.chat.history import History
     from gemma_cli.chat.journal import HistoryJournal
     from gemma_cli.chat.loop import Reader
+    from gemma_cli.chat.records import SavedChat
     from gemma_cli.chat.session import Session
     from gemma_cli.terminal.toolbar import Gauge
     from gemma_cli.terminal.writer import ChatWriter

@@ -14,7 +14,8 @@ import typer
 from gemma_cli.errors import ExitCode, HistoryError, UsageError
 
 if TYPE_CHECKING:
-    from gemma_cli.chat.history import History, SavedChat
+    from gemma_cli.chat.history import History
+    from gemma_cli.chat.records import SavedChat
 
 app = typer.Typer(
     help="Past chats: list, show, search, export, rm.",
