@@ -48,6 +48,7 @@ def test_real_weights_at_two_contexts(gemma: Gemma, with_demo: Env) -> None:
         assert report["file_bytes"] / 2 < run["peak_rss"] < report["file_bytes"] * 4
         assert run["kv_bytes"] > 0
         assert run["compute_bytes"] > 0
+        assert run["memory_source"] == "llama.cpp"
     home = Path(with_demo["GEMMA_HOME"])
     assert not (home / "data").exists()
     assert not (home / "cache" / "kv").exists()
@@ -67,6 +68,7 @@ def test_a_table_for_people_and_the_choice_of_threads(
     assert lines[-1].startswith("--threads auto takes ")
     assert "% of the best" in lines[-1]
     assert "numbers of threads" in done.stderr
+    assert "~" not in done.stdout  # no figure is only planned
 
 
 @pytest.mark.parametrize(
@@ -78,6 +80,7 @@ def test_a_table_for_people_and_the_choice_of_threads(
         (("--threads", "1,0"), "--threads must be 1 or more"),
         (("--gpu-layers", "half"), "--gpu-layers takes"),
         (("--ctx", "99999999"), "trained on"),
+        (("--gpu-layers", "999"), "this model has 19"),
     ],
 )
 @pytest.mark.usefixtures("with_demo")

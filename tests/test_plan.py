@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from gemma_cli.commands.fitting import MachineCapacity
+from gemma_cli.errors import UsageError
+from gemma_cli.machine.devices import Device, Machine
 from tests.conftest import DEMO, Env, Gemma
 from tests.gguf_files import write_gguf
 from tests.gguf_models import gemma3_metadata, gemma3_tensors
@@ -92,9 +95,32 @@ def test_what_does_not_fit_exits_5_with_commands(gemma: Gemma) -> None:
     assert planned(gemma, "gemma3:12b:q4_0", "--ram", "12GiB", "--ctx", "max", *kv)["fits"]
 
 
+def test_force_shows_what_would_be_tried(gemma: Gemma, home: Env) -> None:
+    asked = ("gemma3:27b:q8_0", "--ram", "16GiB")
+    made = planned(gemma, *asked, "--force")
+    assert made["fits"] is False
+    assert made["n_ctx"] == 4096
+    assert "more than fits, as forced" in made["why"]
+    assert "needs 27." in made["why"]
+    assert made["devices"][0]["left"] < 0
+    assert {row["quant"]: row["fits"] for row in made["alternatives"]}["Q4_0"] is True
+    shown = gemma("plan", *asked, "--force")
+    assert shown.returncode == 0
+    assert "fits       no" in shown.stdout
+    assert "--force tries it" in shown.stderr
+    config = Path(home["GEMMA_HOME"]) / "config"
+    config.mkdir(parents=True)
+    (config / "config.toml").write_text("force = true\n")
+    assert planned(gemma, *asked)["fits"] is False
+    assert planned(gemma, "gemma3:27b:q4_0", "--ram", "64GiB")["fits"] is True
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["--gpu", "24 potatoes"], "--gpu takes an amount of memory, not '24 potatoes'"),
+        (["--gpu-margin", "lots"], "--gpu-margin takes an amount of memory"),
+        (["--gpu-layers", "999"], "this model has 35"),
         (["--ram", "24 potatoes"], "--ram takes an amount of memory"),
         (["--gpu", "lots"], "--gpu takes an amount of memory"),
         (["--gpu", "0"], "no machine is so small"),
@@ -149,6 +175,54 @@ def test_a_header_that_lacks_a_key_is_planned_cautiously(gemma: Gemma, tmp_path:
     assert done.returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("key", "cautious"),
+    [
+        ("context_length", "planned for 4,096 tokens"),
+        ("feed_forward_length", "taken as 128"),
+        ("attention.head_count", "a full-width KV cache is planned"),
+    ],
+)
+def test_what_llama_cpp_refuses_is_planned_all_the_same_and_said(
+    gemma: Gemma, tmp_path: Path, key: str, cautious: str
+) -> None:
+    metadata = gemma3_metadata()
+    tensors = gemma3_tensors(metadata)
+    del metadata[f"gemma3.{key}"]
+    path = write_gguf(tmp_path / "odd.gguf", metadata, tensors)
+    done = gemma("plan", str(path))
+    assert done.returncode == 1
+    assert "KV cache" in done.stdout
+    assert f"gemma3.{key} is missing: {cautious}" in done.stderr
+    assert "odd.gguf" in done.stderr.splitlines()[-1] + done.stderr.splitlines()[-2]
+    assert "Traceback" not in done.stderr
+    assert gemma("run", "-m", str(path), "Hi").returncode == 1
+
+
+def test_layers_for_a_gpu_that_is_not_here(gemma: Gemma, with_demo: Env) -> None:
+    from gemma_cli.machine.devices import backends
+    from gemma_cli.machine.graphics import graphics_cards
+
+    if backends() != ("CPU",) or graphics_cards():
+        pytest.skip("there is a GPU")
+    said = "--gpu-layers all: this llama.cpp is built for CPUs only, and no GPU was found here"
+    run = ("run", "--raw", "-n", "1", "--ctx", "256")
+    told = gemma(*run, "--gpu-layers", "all", "Hi", env=with_demo)
+    assert told.returncode == 0
+    assert told.stderr.count(said) == 1
+    assert "gemma doctor" in told.stderr
+    hidden = gemma(*run, "--gpu-layers", "all", "Hi", env={"CUDA_VISIBLE_DEVICES": ""})
+    assert "CUDA_VISIBLE_DEVICES hides any GPU" in hidden.stderr
+    for silent in ((), ("--gpu-layers", "0"), ("--gpu-layers", "auto")):
+        assert "--gpu-layers" not in gemma(*run, *silent, "Hi", env=with_demo).stderr
+    assert said in gemma("plan", DEMO, "--gpu-layers", "all", env=with_demo).stderr
+    assert said not in gemma("plan", DEMO, "--gpu-layers", "all", "--gpu", "8GiB").stderr
+    refused = gemma(*run, "--gpu-layers", "999", "Hi", env=with_demo)
+    assert refused.returncode == 2
+    assert "this model has 19" in refused.stderr
+    assert "use --gpu-layers all" in refused.stderr
+
+
 @pytest.fixture
 def hub() -> Iterator[LoopbackHub]:
     with loopback_hub() as running:
@@ -178,6 +252,42 @@ def test_the_margin_is_a_setting(gemma: Gemma) -> None:
     greedy = planned(gemma, *asked, env={"GEMMA_GPU_MARGIN": "0"})["gpu_layers"]
     generous = planned(gemma, *asked, env={"GEMMA_GPU_MARGIN": "3GiB"})["gpu_layers"]
     assert generous < usual <= greedy
+    assert planned(gemma, *asked, "--gpu-margin", "3GiB")["gpu_layers"] == generous
+
+
+def test_the_margin_decides_which_quantization_is_taken(gemma: Gemma, home: Env) -> None:
+    asked = ("gemma3:4b", "--gpu", "6GiB", "--ram", "32GiB")
+    usual = planned(gemma, *asked)
+    config = Path(home["GEMMA_HOME"]) / "config"
+    config.mkdir(parents=True)
+    (config / "config.toml").write_text('gpu_margin = "3GiB"\n')
+    careful = planned(gemma, *asked)
+    assert careful["file_bytes"] < usual["file_bytes"]
+    assert careful["gpu_layers"] == usual["gpu_layers"] == 35
+    assert planned(gemma, *asked, env={"GEMMA_GPU_MARGIN": "1GiB"})["quant"] == usual["quant"]
+
+
+def test_the_margin_holds_for_capacities_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What pull, list --available and show ask; a GPU is not at hand where this runs."""
+    card = Device("Card", "gpu", 8 * GIB, 8 * GIB, id="CUDA0")
+    here = Machine(Device("CPU", "cpu", 16 * GIB, 16 * GIB), (card,), threads=4)
+    monkeypatch.setenv("GEMMA_GPU_MARGIN", "5GiB")
+    assert MachineCapacity(here).free == 19 * GIB
+    assert MachineCapacity(here, gpu_margin=GIB).free == 23 * GIB
+    monkeypatch.setenv("GEMMA_GPU_MARGIN", "lots")
+    with pytest.raises(UsageError, match="GEMMA_GPU_MARGIN takes an amount"):
+        MachineCapacity(here)
+
+
+def test_list_and_show_refuse_a_margin_that_is_none(gemma: Gemma) -> None:
+    for asked in (
+        ("list", "--available"),
+        ("show", "gemma3:4b"),
+        ("pull", "--dry-run", "gemma3:4b"),
+    ):
+        done = gemma(*asked, env={"GEMMA_GPU_MARGIN": "lots"})
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "GEMMA_GPU_MARGIN takes an amount of memory, not 'lots'" in done.stderr
 
 
 def test_the_table_in_the_docs_is_the_planners() -> None:
