@@ -251,6 +251,8 @@ def test_html_is_its_text() -> None:
     assert "<p>" in read(made("a.txt", page)).text
     rows = "<table><tr><td>a<td>b<tr><td>1<td>2</table><p>one<p>two"
     assert read(made("a.html", rows)).text == "| a | b |\n| --- | --- |\n| 1 | 2 |\n\none\n\ntwo"
+    links = "<p><a href='#x'>up</a> <a href='https://pear.example'>pears</a>"
+    assert read(made("a.html", links)).text == "up [pears](https://pear.example)"
     latin = "<meta charset='iso-8859-2'><p>ľúbiť"
     assert read(made("a.htm", latin.encode("iso-8859-2"))).text == "ľúbiť"
     deep = "<div>" * 3000 + "bottom" + "</div>" * 3000

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,8 +31,10 @@ def file_texts(files: Sequence[Path]) -> list[str]:
         _check_size(path, found)
     texts = []
     for path, found in zip(files, founds, strict=True):
-        read, said = documents.read_all(found.paths)
-        for sentence in (f"{path}: {found.note}" if found.note else "", *said):
+        shown = documents.clean_name(str(path))
+        with _told_if_slow(shown):
+            read, said = documents.read_all(found.paths)
+        for sentence in (f"{shown}: {found.note}" if found.note else "", *said):
             if sentence:
                 print(f"gemma: {sentence}", file=sys.stderr)
         if not found.named:
@@ -42,6 +46,18 @@ def file_texts(files: Sequence[Path]) -> list[str]:
             prose = f"{label}:\n{read[0].text}"
             texts.append(replace(read[0], name=label).rendered() if read[0].language else prose)
     return texts
+
+
+@contextmanager
+def _told_if_slow(shown: str) -> Iterator[None]:
+    """After 3 s of reading, a long PDF for one, it is said what takes so long."""
+    said = threading.Timer(3, print, [f"gemma: reading {shown}"], {"file": sys.stderr})
+    said.daemon = True
+    said.start()
+    try:
+        yield
+    finally:
+        said.cancel()
 
 
 def takes_standard_input(files: Sequence[Path]) -> bool:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 import re
-import zipfile
 from typing import Literal
 
 from gemma_cli.documents.decoding import is_binary
 from gemma_cli.errors import UsageError
 
-Kind = Literal["text", "html", "pdf", "docx"]
+Kind = Literal["text", "pdf", "docx"]
 
 _AS_TEXT = "save it as text, PDF or .docx"
 _ZIP = b"PK\x03\x04"
@@ -68,7 +67,11 @@ def no_text(raw: bytes, shown: str) -> UsageError:
     known = next((name for start, name in _BINARY if raw.startswith(start)), None)
     if known is None and raw[4:8] == b"ftyp":
         known = "a film or picture (MP4)"
-    hint = _PICTURES_TEXT if known and "picture" in known else "only text, PDF, .docx and HTML are"
+    hint = (
+        _PICTURES_TEXT
+        if known and "picture" in known
+        else "what can be read: text, PDF, .docx, HTML"
+    )
     return UsageError(f"{shown} is {known or 'a binary file'}: it is not text", hint)
 
 
@@ -89,6 +92,8 @@ def is_html(text: str, suffix: str) -> bool:
 
 
 def _zip_kind(raw: bytes, shown: str) -> Kind:
+    import zipfile  # 4 ms, which completion at a prompt need not wait for
+
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             names = archive.namelist()

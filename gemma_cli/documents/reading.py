@@ -7,12 +7,10 @@ from pathlib import Path
 
 from gemma_cli.documents.decoding import decode
 from gemma_cli.documents.document import Document, clean_name, shown_name
-from gemma_cli.documents.kinds import is_html, no_text, recognise
+from gemma_cli.documents.kinds import Kind, is_html, no_text, recognise
 from gemma_cli.documents.languages import language_of
-from gemma_cli.documents.pdf import pdf_text
 from gemma_cli.documents.source import load
 from gemma_cli.documents.webpage import html_text
-from gemma_cli.documents.word import docx_text
 from gemma_cli.errors import UsageError
 
 
@@ -24,9 +22,9 @@ def read(path: Path) -> Document:
     raw, notes = load(path)
     shown = clean_name(str(path))
     name = shown_name(path)
-    converted = {"pdf": pdf_text, "docx": docx_text}.get(recognise(raw, shown))
-    if converted:
-        text, more = converted(raw, shown)
+    kind = recognise(raw, shown)
+    if kind != "text":
+        text, more = _converted(kind, raw, shown)
         return Document(name, text, notes=notes + more, bytes=len(raw))
     decoded = decode(raw)
     if decoded is None:
@@ -68,3 +66,13 @@ def read_all(paths: Iterable[Path]) -> tuple[list[Document], list[str]]:
     if refusals and not documents:
         raise refusals[0]
     return documents, said
+
+
+def _converted(kind: Kind, raw: bytes, shown: str) -> tuple[str, tuple[str, ...]]:
+    if kind == "pdf":
+        from gemma_cli.documents.pdf import pdf_text
+
+        return pdf_text(raw, shown)
+    from gemma_cli.documents.word import docx_text
+
+    return docx_text(raw, shown)

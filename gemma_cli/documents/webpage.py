@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 _NO_TEXT = ("title", "img", "svg", "script", "style", "noscript", "template", "iframe", "object")
 
+_WORTH_NAMING = ("http://", "https://", "mailto:")  # not the places within a page or a site
+
 # Tags that may go without an end, and what open ones each of them ends.
 _ENDS = {
     **dict.fromkeys(("td", "th"), ("td", "th")),
@@ -35,6 +37,9 @@ def html_text(source: str) -> str:
         tag.decompose()
     for comment in soup.find_all(string=lambda text: isinstance(text, Comment)):
         comment.extract()
+    for link in soup.find_all("a"):
+        if not str(link.get("href", "")).startswith(_WORTH_NAMING):
+            link.unwrap()
     _end_open_tags(soup)
     converter = markdownify.MarkdownConverter(
         heading_style=markdownify.ATX,
