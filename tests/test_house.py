@@ -21,7 +21,8 @@ MAY_IMPORT = {
     "chat": {"engine.protocol"},
     "terminal": set(),
     "documents": set(),
-    "commands": {"models", "machine", "engine", "chat", "terminal", "documents"},
+    "prompts": set(),
+    "commands": {"models", "machine", "engine", "chat", "terminal", "documents", "prompts"},
 }
 ONLY_IN = {
     "llama_cpp": ["engine/"],
@@ -30,8 +31,10 @@ ONLY_IN = {
     "prompt_toolkit": ["terminal/"],
     "sqlite3": ["chat/"],
     "typer": ["commands/", "cli.py"],
+    **dict.fromkeys(("bs4", "charset_normalizer", "mammoth", "pypdf"), ["documents/"]),
 }
 HEAVY = {
+    "bs4",
     "huggingface_hub",
     "jinja2",
     "llama_cpp",
@@ -40,6 +43,7 @@ HEAVY = {
     "platformdirs",
     "prompt_toolkit",
     "pydantic",
+    "pypdf",
     "rich",
     "sqlite3",
 }
