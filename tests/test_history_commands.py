@@ -39,7 +39,7 @@ def test_list(gemma: Gemma) -> None:
     lines = gemma("history", "list").stdout.splitlines()
     assert lines[0].split() == ["ID", "WHEN", "TURNS", "MODEL", "TITLE"]
     assert lines[1].startswith("2 ")
-    assert lines[1].endswith("1      gemma3:1b  second chat")
+    assert lines[1].endswith("    1  gemma3:1b  second chat")
     assert lines[2].endswith("Où est le [31m café ?")  # no escape character
     assert gemma("history", "list", "-n", "1").stdout.count("\n") == 2
     listed = json.loads(gemma("history", "list", "--json").stdout)

@@ -131,8 +131,9 @@ class History:
             conversation.insert(records.turn(row))
         if leaf is not None and any(turn.id == leaf for turn in conversation):
             conversation.go_to(leaf)
-        elif rows:
-            conversation.go_to(rows[-1][0])
+        else:
+            said = [turn.id for turn in conversation if turn.role != "system"]
+            conversation.go_to(said[-1] if said else None)
         return SavedChat(found[0], conversation)
 
     def search(self, query: str, limit: int = 50) -> list[Hit]:
