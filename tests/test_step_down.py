@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -20,9 +21,16 @@ from gemma_cli.machine.devices import Device, Machine
 from gemma_cli.machine.memory import Plan, Wishes, plan
 from gemma_cli.models.gguf import Header, read_header
 from tests.conftest import DEMO, Env, Gemma, program
-from tests.gguf_models import gemma3_27b_without_weights, tiny_gemma
+from tests.gguf_files import write_gguf
+from tests.gguf_models import (
+    gemma3_27b_without_weights,
+    gemma3_metadata,
+    gemma3_tensors,
+    tiny_gemma,
+)
 
 GIB = 1 << 30
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 LINUX_ONLY = pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
 
 
@@ -199,6 +207,55 @@ def test_a_chat_says_it_once_and_goes_on(home: Env, tmp_path: Path) -> None:
     for done in stepped:
         assert done.stderr.count("going on with a context of 16384 tokens, not the 32768") == 1
         assert "asked for" not in done.stderr
+
+
+RPC_CLIENT = """
+import sys
+sys.path[:0] = [sys.argv.pop(1)]
+import rpc_devices
+rpc_devices.register(sys.argv.pop(1))
+from gemma_cli.__main__ import main
+main()
+"""
+
+
+@LINUX_ONLY
+@pytest.mark.skipif("GEMMA_TEST_RPC" not in os.environ, reason="no llama.cpp with RPC is named")
+def test_a_device_beside_the_host_gets_fewer_layers(home: Env, tmp_path: Path) -> None:
+    """GEMMA_TEST_RPC: a folder of llama.cpp's libraries with the RPC backend, whose server
+    on loopback is a device like a GPU. It says that all RAM is free, and a limit forbids it."""
+    sys.path.insert(0, str(SCRIPTS))
+    try:
+        from rpc_devices import _free_port, _wait_for
+    finally:
+        sys.path.remove(str(SCRIPTS))
+    metadata = gemma3_metadata(
+        layers=12, embedding=1024, feed_forward=4096, heads=4, kv_heads=1, head_size=128
+    )
+    model = write_gguf(tmp_path / "even.gguf", metadata, gemma3_tensors(metadata))  # 637 MiB
+    endpoint = f"127.0.0.1:{_free_port()}"
+    env = home | {"LLAMA_CPP_LIB_PATH": os.environ["GEMMA_TEST_RPC"]}
+    serve = [sys.executable, str(SCRIPTS / "rpc_devices.py"), endpoint.rpartition(":")[2]]
+    server = subprocess.Popen(
+        ["sh", "-c", 'ulimit -v 700000; exec "$@"', "sh", *serve], env=env, stdin=subprocess.PIPE
+    )
+    try:
+        _wait_for(endpoint, server)
+        client = [sys.executable, "-c", RPC_CLIENT, str(SCRIPTS), endpoint]
+        asked = ["run", "-m", str(model), "--raw", "-n", "2", "--ctx", "512", "--json", "Hi"]
+        done = subprocess.run(
+            [*client, *asked], input="", capture_output=True, text=True, env=env, timeout=120
+        )
+    finally:
+        server.kill()
+        server.communicate()
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert 0 < report["gpu_layers"] < 13
+    (warning,) = report["warnings"]
+    assert "there is too little memory on the GPU to load even.gguf (637 MiB)" in warning
+    assert warning.endswith(f"{report['gpu_layers']} of 13 layers on the GPU, not the 13")
+    assert done.stderr.count(warning) == 1
 
 
 @LINUX_ONLY
