@@ -27,15 +27,16 @@ class View(Protocol):
 class Thoughts:
     """Thoughts below a heading, as they come. dim: with style; else words tell where they end."""
 
-    def __init__(self, out: TextIO, *, dim: bool) -> None:
+    def __init__(self, out: TextIO, heading: str = "Thinking", *, dim: bool) -> None:
         self._out, self._dim = out, dim
-        self._write("Thinking\n" if dim else "Thinking:\n")
+        self._ends = "The thoughts end here." if heading == "Thinking" else f"{heading}: the end."
+        self._write(f"{heading}\n" if dim else f"{heading}:\n")
 
     def feed(self, text: str) -> None:
         self._write(clean(text))
 
     def close(self) -> None:
-        self._write("\n\n" if self._dim else "\n(The thoughts end here.)\n\n")
+        self._write("\n\n" if self._dim else f"\n({self._ends})\n\n")
 
     def _write(self, text: str) -> None:
         self._out.write(f"{_DIM}{text}{_PLAIN}" if self._dim and text.strip() else text)

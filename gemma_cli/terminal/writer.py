@@ -60,6 +60,22 @@ class ChatWriter:
                 sys.stdout.flush()
 
     @contextmanager
+    def aside(self, heading: str) -> Iterator[Callable[[str], None]]:
+        """What the model writes for the program's own use: dim, on stderr."""
+        with quiet_keys():
+            view = Thoughts(sys.stderr, heading, dim=self._style)
+            try:
+                yield view.feed
+            finally:
+                with suppress(OSError, ValueError):
+                    view.close()
+
+    def raw(self, text: str) -> None:
+        """A text on stdout as it is; on a terminal without what could steer it."""
+        sys.stdout.write(clean(text) if sys.stdout.isatty() else text)
+        sys.stdout.flush()
+
+    @contextmanager
     def loading(self, progress: Callable[[], float]) -> Iterator[None]:
         if progress() >= 1.0:
             yield
