@@ -304,6 +304,7 @@ def _all_shapes(libraries: Path, devices: list[tuple[str, int]], record: Path | 
     print(_shape_row("model", "layouts", *(f"{on} {what}" for on in PLACES for what in FIGURES)))
     wrong = 0
     recorded: list[dict[str, Any]] = []
+    shapes: list[Any] = []
     for model in load_catalog().models:
         children = [{"name": model.id, "devices": devices[:count]} for count in (1, 2, 3)]
         told = [_child(libraries, each) for each in children]
@@ -321,7 +322,9 @@ def _all_shapes(libraries: Path, devices: list[tuple[str, int]], record: Path | 
         offs = [f"{(each.planned - each.real) / MIB:+.2f}" for each in cells]
         count = sum(said["layouts"] for said in told)
         print(_shape_row(model.id, str(count), *offs), flush=True)
-        recorded += [each for said in told for each in said["recorded"]]
+        if model.shape not in shapes:
+            recorded += [each for said in told for each in said["recorded"]]
+        shapes.append(model.shape)
     if record:
         lines = ",\n".join(json.dumps(each) for each in recorded)
         record.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
@@ -366,7 +369,7 @@ def _shapes(name: str, devices: list[tuple[str, int]]) -> dict[str, Any]:
                         figures = (each for each in figures if each.what != "weights")
                     found["figures"] += [(what, asdict(each)) for each in figures]
                     found["layouts"] += 1
-                    if n_ctx == CONTEXTS[-1] and ubatch == UBATCHES[-1]:
+                    if (n_ctx, ubatch) == (_contexts(header)[-1], UBATCHES[-1]):
                         places = ["host", *map(str, range(len(devices)))]
                         compute = [real["compute"].get(place, 0) for place in places]
                         case = {"model": name, "quant": quant, "kv_type": kv_type, "n_ctx": n_ctx}

@@ -7,16 +7,14 @@ libstdc++ lays them out. The program itself reads the log instead.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from gemma_cli.engine.context import context_params
 from gemma_cli.engine.library import C
-from gemma_cli.engine.model import ModelParams
+from gemma_cli.engine.simulation import Simulation
 from gemma_cli.machine.memory import Plan
-from gemma_cli.models.ggml import file_name, open_library
+from gemma_cli.models.ggml import open_library
 
 _SYMBOL = "_Z26llama_get_memory_breakdownPK13llama_context"
 
@@ -56,36 +54,20 @@ class Account:
     compute: int
 
 
-class Weightless:
-    """A file opened without allocating anything."""
-
-    def __init__(
-        self,
-        path: Path,
-        gpu_layers: int = 0,
-        split: Sequence[int] = (),
-        experts_on_host: Sequence[int] = (),
-    ) -> None:
-        layout = ModelParams(gpu_layers, split, experts_on_host)
-        params = layout.value
-        params.no_alloc, params.load_mode = True, C.LLAMA_LOAD_MODE_NONE
-        self._model: Any = C.llama_model_load_from_file(file_name(path), params)
-        assert self._model, path
+class Weightless(Simulation):
+    """A file opened without allocating anything, as the program does."""
 
     def accounts(self, plan: Plan, flash: int | None = None) -> dict[str, Account]:
         """By the buffer type's name."""
         params = context_params(plan)
         if flash is not None:
             params.flash_attn_type = flash
-        context: Any = C.llama_init_from_model(self._model, params)
+        context: Any = C.llama_init_from_model(self.pointer, params)
         assert context, plan
         try:
             return _accounts(context)
         finally:
             C.llama_free(context)
-
-    def close(self) -> None:
-        C.llama_model_free(self._model)
 
 
 def _accounts(context: Any) -> dict[str, Account]:

@@ -79,26 +79,31 @@ def gemma3_tensors(metadata: dict[str, Value], kind: int = F32) -> list[TensorSp
         TensorSpec("output_norm.weight", (embd,)),
     ]
     for layer in range(number("block_count")):
-        shapes: dict[str, tuple[int, ...]] = {
-            "attn_norm": (embd,),
-            "attn_q": (embd, q),
-            "attn_k": (embd, kv),
-            "attn_v": (embd, kv),
-            "attn_output": (q, embd),
-            "attn_q_norm": (size,),
-            "attn_k_norm": (size,),
-            "post_attention_norm": (embd,),
-            "ffn_norm": (embd,),
-            "ffn_gate": (embd, ff),
-            "ffn_up": (embd, ff),
-            "ffn_down": (ff, embd),
-            "post_ffw_norm": (embd,),
-        }
+        shapes = _layer_shapes(embd, ff, q, kv, size)
         tensors += [
             TensorSpec(f"blk.{layer}.{name}.weight", shape, kind if len(shape) > 1 else F32)
             for name, shape in shapes.items()
         ]
     return tensors
+
+
+def _layer_shapes(embd: int, ff: int, q: int, kv: int, head: int) -> dict[str, tuple[int, ...]]:
+    """What a layer has since Gemma 3."""
+    return {
+        "attn_norm": (embd,),
+        "attn_q": (embd, q),
+        "attn_k": (embd, kv),
+        "attn_v": (embd, kv),
+        "attn_output": (q, embd),
+        "attn_q_norm": (head,),
+        "attn_k_norm": (head,),
+        "post_attention_norm": (embd,),
+        "ffn_norm": (embd,),
+        "ffn_gate": (embd, ff),
+        "ffn_up": (embd, ff),
+        "ffn_down": (ff, embd),
+        "post_ffw_norm": (embd,),
+    }
 
 
 def with_noise(tensors: list[TensorSpec], seed: int = 1) -> list[TensorSpec]:
@@ -162,20 +167,7 @@ def gemma4_with_per_layer_embeddings(path: Path, size: int) -> Path:
         TensorSpec("per_layer_proj_norm.weight", (size,)),
     ]
     for layer in range(layers):
-        shapes: dict[str, tuple[int, ...]] = {
-            "attn_norm": (embd,),
-            "attn_q": (embd, head),
-            "attn_k": (embd, head),
-            "attn_v": (embd, head),
-            "attn_output": (head, embd),
-            "attn_q_norm": (head,),
-            "attn_k_norm": (head,),
-            "post_attention_norm": (embd,),
-            "ffn_norm": (embd,),
-            "ffn_gate": (embd, ff),
-            "ffn_up": (embd, ff),
-            "ffn_down": (ff, embd),
-            "post_ffw_norm": (embd,),
+        shapes = _layer_shapes(embd, ff, head, head, head) | {
             "inp_gate": (embd, size),
             "proj": (size, embd),
             "post_norm": (embd,),

@@ -164,6 +164,24 @@ def test_a_draft_is_planned_beside_its_model(large: Header, small: Header) -> No
     assert plan(small, left, Wishes(n_ctx=8192)).gpu_layers < 19
 
 
+def test_a_projector_and_adapters_count_where_the_model_is(large: Header) -> None:
+    beside = 2 * GIB
+    wishes = Wishes(n_ctx=8192)
+    with_it = replace(wishes, beside=beside)
+    on_host = plan(large, machine(64), wishes).host, plan(large, machine(64), with_it).host
+    assert on_host[1].weights - on_host[0].weights == beside
+    alone, both = (plan(large, machine(64, 48), each).shares[1] for each in (wishes, with_it))
+    assert both.weights - alone.weights == beside
+    fewer = plan(large, machine(64, 8), with_it)
+    assert fewer.gpu_layers < plan(large, machine(64, 8), wishes).gpu_layers
+    assert fewer.shares[1].left >= GIB
+    first, second = plan(large, machine(64, 12, 12), with_it).shares[1:]
+    assert first.needed <= 11 * GIB
+    assert second.needed <= 11 * GIB
+    with pytest.raises(DoesNotFitError):
+        plan(large, machine(18.5), with_it)
+
+
 def test_what_llama_cpp_needs_beyond_the_plan_is_left_for_it(
     large: Header, capsys: pytest.CaptureFixture[str]
 ) -> None:

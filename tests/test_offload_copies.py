@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gemma_cli.engine.model import ModelParams
 from gemma_cli.machine.devices import Device, Machine
+from gemma_cli.machine.layout import parts_of
 from gemma_cli.machine.memory import Plan, Wishes, layouts
+from gemma_cli.machine.offload import Offload, Offloading
 from gemma_cli.models.entries import load_catalog
 from gemma_cli.models.gguf import Header, read_header
 from tests.weightless import weightless
@@ -76,6 +80,40 @@ def test_the_copies_leave_room_for_fewer_layers(tmp_path: Path) -> None:
         for gpus in ((free,), (free / 2, free / 2)):
             plan = laid_out(header, 32768, *gpus)
             assert all(share.left >= 0 for share in plan.shares), gpus
+
+
+def test_a_backend_that_leaves_the_hosts_layers_alone_needs_less_on_the_gpu(
+    tmp_path: Path,
+) -> None:
+    """llama.cpp's figures for a device without offload_op: 75.52 and 84.52 MiB."""
+    header = header_of("gemma3:4b", tmp_path)
+    way = Offloading(header, parts_of(header), 4096, "f16", 0)
+    offload = Offload(17, 0, (17,))
+    for backend, host, device in (("RPC", 84.52, 75.52), ("CUDA", 15.52, 98.07)):
+        gpu = Device("GPU", "gpu", 1 << 50, 1 << 50, backend=backend)
+        shares = way.shares(HOST, [gpu], offload)
+        assert [share.compute / MIB for share in shares] == pytest.approx([host, device], abs=0.01)
+
+
+def test_a_header_without_the_tensors_of_its_kind_gets_cautious_figures(tmp_path: Path) -> None:
+    header = header_of("gemma3:4b", tmp_path)
+    lacking = replace(header, tensors=tuple(t for t in header.tensors if "attn_q" not in t.name))
+    foreign = replace(header, architecture="llama")
+    for offload in (Offload(17, 0, (8, 9)), Offload(35, 0, (17, 18))):
+        known = Offloading(header, parts_of(header), 4096, "f16", 0)
+        real = known.shares(HOST, [HOST] * 2, offload)
+        for other in (lacking, foreign):
+            way = Offloading(other, parts_of(other), 4096, "f16", 0)
+            guessed = way.shares(HOST, [HOST] * 2, offload)
+            for guess, share in zip(guessed, real, strict=True):
+                assert share.compute <= guess.compute < share.compute + 256 * MIB
+
+
+def test_without_layers_on_a_gpu_llama_cpp_is_given_none() -> None:
+    """Else the first one computes long batches of the host's layers all the same."""
+    params = ModelParams(0).value
+    assert ctypes.c_void_p.from_address(params.devices).value is None
+    assert not ModelParams(1).value.devices
 
 
 def test_no_layer_on_any_of_several_gpus() -> None:

@@ -56,6 +56,11 @@ class Simulation:
         if not self._pointer:
             raise EngineError(f"llama.cpp cannot plan for {path.name}: {_last_error(said)}")
 
+    @property
+    def pointer(self) -> Any:
+        """llama.cpp's model."""
+        return self._pointer
+
     def ask(self, plan: Plan) -> Simulated:
         """What a context by this plan takes. EngineError if llama.cpp refuses it."""
         params: Any = context_params(plan)

@@ -24,6 +24,8 @@ from gemma_cli.models.gguf import Header
 # Backends that compute no layer but those that lie with them (no offload_op in ggml);
 # the others bring the host's weights over for long batches.
 _OWN_LAYERS_ONLY = frozenset(("OpenCL", "RPC", "WebGPU"))
+# Of n_embd for each token: more than any graph without known streams hands on.
+_CROSSING_ROWS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,7 @@ class Offloading:
         if overlapping:
             masks = mask_bytes(header, self._n_ctx, self._ubatch, range(header.n_layers))
             host += BATCHES * masks
-            gpu += BATCHES * (masks + 4 * self._ubatch * header.n_embd)
+            gpu += BATCHES * (masks + _CROSSING_ROWS * 4 * self._ubatch * header.n_embd)
         return [*(gpu if layers else 0 for layers in offload.split), host]
 
     def _host_only(self, host: Device, gpus: Sequence[Device]) -> tuple[Share, ...]:
