@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import re
 import struct
 import subprocess
@@ -251,6 +252,7 @@ def test_html_is_its_text() -> None:
     assert "<p>" in read(made("a.txt", page)).text
     rows = "<table><tr><td>a<td>b<tr><td>1<td>2</table><p>one<p>two"
     assert read(made("a.html", rows)).text == "| a | b |\n| --- | --- |\n| 1 | 2 |\n\none\n\ntwo"
+    assert read(made("a.html", "<p>one<![- no -->two")).text.startswith("one")
     links = "<p><a href='#x'>up</a> <a href='https://pear.example'>pears</a>"
     assert read(made("a.html", links)).text == "up [pears](https://pear.example)"
     latin = "<meta charset='iso-8859-2'><p>ľúbiť"
@@ -289,6 +291,32 @@ def test_what_has_no_text_is_refused_by_its_content(name: str, content: bytes, s
         read(made(name, content))
     assert said in refused.value.message
     assert "\n" not in refused.value.message
+
+
+@pytest.mark.parametrize("name", ["a.pdf", "locked.pdf", "a.docx", "a.html", "a.txt"])
+def test_broken_bytes_are_text_or_one_clear_line(name: str) -> None:
+    chance = random.Random(name)
+    whole = {
+        "a.pdf": pdf("Two pears", "and an apple"),
+        "locked.pdf": locked_pdf(""),
+        "a.docx": word(),
+        "a.html": b"<!doctype html><table><tr><td>1<td>2</table><ul><li>a<li>b</ul><!-- x -->",
+        "a.txt": "naïve “quotes” 日本語\n".encode() * 20,
+    }[name]
+    lines_of_errors = set()
+    for _ in range(25):
+        raw = bytearray(whole)
+        for _ in range(chance.randint(1, 12)):
+            raw[chance.randrange(len(raw))] = chance.randrange(256)
+        at = chance.randrange(len(raw))
+        raw[at : at + chance.choice([0, 0, 1, 50, 9999])] = b""
+        try:
+            shown = read(made(name, bytes(raw))).rendered()
+        except UsageError as error:
+            shown = f"{error.message.strip()}\n"
+            lines_of_errors.add(len(shown.splitlines()))
+        shown.encode()
+    assert lines_of_errors <= {1}
 
 
 def test_a_document_that_unfolds_without_end_is_refused_early() -> None:

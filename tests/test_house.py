@@ -31,7 +31,7 @@ ONLY_IN = {
     "prompt_toolkit": ["terminal/"],
     "sqlite3": ["chat/"],
     "typer": ["commands/", "cli.py"],
-    **dict.fromkeys(("bs4", "charset_normalizer", "mammoth", "pypdf"), ["documents/"]),
+    **{name: ["documents/"] for name in ("bs4", "charset_normalizer", "mammoth", "pypdf")},
 }
 HEAVY = {
     "bs4",

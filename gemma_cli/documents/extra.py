@@ -24,3 +24,8 @@ def tidy(text: str) -> str:
     text = text.replace("\0", "").replace("\r\n", "\n").replace("\r", "\n")
     lines = "\n".join(line.rstrip() for line in text.split("\n"))
     return re.sub(r"\n{3,}", "\n\n", lines).strip("\n")
+
+
+def one_line(error: Exception) -> str:
+    """What a parser complains of, short enough for an error of ours."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -7,11 +7,13 @@ import re
 from typing import Literal
 
 from gemma_cli.documents.decoding import is_binary
+from gemma_cli.documents.extra import one_line
 from gemma_cli.errors import UsageError
 
 Kind = Literal["text", "pdf", "docx"]
 
 _AS_TEXT = "save it as text, PDF or .docx"
+_READ = "what can be read: text, PDF, .docx, HTML"
 _ZIP = b"PK\x03\x04"
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 
@@ -97,8 +99,8 @@ def _zip_kind(raw: bytes, shown: str) -> Kind:
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, NotImplementedError, UnicodeError, ValueError, OSError) as error:
-        raise UsageError(f"{shown} is a damaged .docx or ZIP file: {error}") from error
+    except Exception as error:  # damaged archives make zipfile raise nearly anything
+        raise UsageError(f"{shown} is a damaged .docx or ZIP file: {one_line(error)}") from error
     if "[Content_Types].xml" in names:
         if any(name.startswith("word/") for name in names):
             return "docx"

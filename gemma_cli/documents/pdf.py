@@ -7,7 +7,7 @@ import logging
 import warnings
 from typing import TYPE_CHECKING
 
-from gemma_cli.documents.extra import missing, tidy
+from gemma_cli.documents.extra import missing, one_line, tidy
 from gemma_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def pdf_text(raw: bytes, shown: str) -> tuple[str, tuple[str, ...]]:
             locked = reader.is_encrypted and not reader.decrypt("")
             count = 0 if locked else len(reader.pages)
         except Exception as error:  # whatever a parser makes of bytes that anybody made
-            raise UsageError(f"{shown} is a damaged PDF: {_one_line(error)}") from error
+            raise UsageError(f"{shown} is a damaged PDF: {one_line(error)}") from error
         if locked:
             raise UsageError(
                 f"{shown} is protected by a password",
@@ -75,7 +75,3 @@ def _joined(pages: list[str], failed: int, count: int, shown: str) -> tuple[str,
     if len(pages) < count:
         notes.append(f"is very long: only the first {len(pages)} of {count} pages were taken")
     return text, tuple(notes)
-
-
-def _one_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -28,10 +28,14 @@ def html_text(source: str) -> str:
     """What a reader of the page reads; ImportError where markdownify is not installed."""
     import markdownify
     from bs4 import BeautifulSoup, Comment
+    from bs4.exceptions import ParserRejectedMarkup
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about text that looks like a file name, XML or a URL
-        soup = BeautifulSoup(source, "html.parser")
+        try:
+            soup = BeautifulSoup(source, "html.parser")
+        except ParserRejectedMarkup:  # a marked section that none of HTML is
+            soup = BeautifulSoup(source.replace("<![", "&lt;!["), "html.parser")
     title = soup.title.get_text().strip() if soup.title else ""
     for tag in soup.find_all(_NO_TEXT):
         tag.decompose()

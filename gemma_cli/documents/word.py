@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import zipfile
-import zlib
 from typing import Any
 
-from gemma_cli.documents.extra import missing
+from gemma_cli.documents.extra import missing, one_line
 from gemma_cli.documents.webpage import html_text
 from gemma_cli.errors import UsageError
 
@@ -59,8 +58,10 @@ def _xml_parts(raw: bytes, shown: str) -> bytes:
                     part = _part(archive, name, left, shown)
                     left -= len(part)
                     copy.writestr(name, part)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError) as error:
-        raise UsageError(f"{shown} is a damaged Word document: {error}") from error
+    except UsageError:
+        raise
+    except Exception as error:  # damaged archives make zipfile raise nearly anything
+        raise UsageError(f"{shown} is a damaged Word document: {one_line(error)}") from error
     return kept.getvalue()
 
 
