@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import unicodedata
 from collections.abc import Sequence
 
 from gemma_cli.terminal.sanitize import clean_line
@@ -17,7 +18,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[
     On a terminal the last column is cut to the width that is left; a pipe gets it whole.
     """
     cells = [[clean_line(cell) for cell in row] for row in (header, *rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    widths = [max(map(_cells, (row[i] for row in cells))) for i in range(len(header))]
     room = _width() - sum(widths[:-1]) - len(_GAP) * (len(widths) - 1)
     widths[-1] = min(widths[-1], max(room, 8))
     return "\n".join(_line(row, widths, right) for row in cells)
@@ -26,9 +27,31 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[
 def _line(row: Sequence[str], widths: Sequence[int], right: Sequence[int]) -> str:
     cells = []
     for i, (cell, width) in enumerate(zip(row, widths, strict=True)):
-        text = cell if len(cell) <= width else cell[: width - 1] + "…"
-        cells.append(text.rjust(width) if i in right else text.ljust(width))
+        text = _cut(cell, width)
+        space = " " * (width - _cells(text))
+        cells.append(space + text if i in right else text + space)
     return _GAP.join(cells).rstrip()
+
+
+def _cells(text: str) -> int:
+    """How wide a terminal shows it: East Asian characters take two cells, accents none."""
+    return len(text) if text.isascii() else sum(map(_cell, text))
+
+
+def _cell(character: str) -> int:
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def _cut(text: str, width: int) -> str:
+    """The beginning that fits, with a mark where something is missing."""
+    if _cells(text) <= width:
+        return text
+    room, kept = width - 1, 0
+    while kept < len(text) and (room := room - _cell(text[kept])) >= 0:
+        kept += 1
+    return f"{text[:kept]}…"
 
 
 def _width() -> int:
