@@ -72,5 +72,5 @@ def _check_size(path: Path, found: Found) -> None:
         raise UsageError(
             f"{path} names {len(found.paths)} files of {found.bytes / 2**20:.1f} MiB together: "
             f"more than {MANY_FILES} files or {MANY_BYTES >> 20} MiB are not put into a prompt",
-            f"name a part of it, or the files one by one: -f {path}/PART",
+            "name a part of it, or the files one by one: -f FILE -f FILE",
         )
