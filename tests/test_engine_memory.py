@@ -131,7 +131,8 @@ def test_a_context_without_memory_names_smaller_ones(with_demo: Env) -> None:
     )
     assert (done.returncode, done.stdout) == (5, ""), done.stderr
     assert "context of 2000000 tokens" in done.stderr
-    assert "--ctx 1000000" in done.stderr or "--ctx 4096" in done.stderr
+    assert "context of 1000000 tokens, not the 2000000 that --ctx asked for" in done.stderr
+    assert "--ctx 500000" in done.stderr
 
 
 def test_more_context_than_trained_on_is_said_and_allowed_by_a_flag(

@@ -192,7 +192,7 @@ def test_half_the_context_that_was_asked_for(with_demo: Env) -> None:
         assert (done.returncode, done.stdout) == (5, "")
         assert "context of 65536 tokens (KV cache" in done.stderr
         assert "--ctx 32768" in done.stderr
-    assert json.loads(all_done[-1].stdout)["context"]["n_ctx"] == 131072
+    assert json.loads(all_done[-1].stdout)["context"]["n_ctx"] == 131072  # nothing failed
     assert json.loads(all_done[-1].stdout)["warnings"] == []
 
 

@@ -96,7 +96,7 @@ def no_context(plan: Plan, reason: str, *, on_gpu: bool = False) -> NoMemoryErro
     return NoMemoryError(
         f"there is too little memory{' on the GPU' if on_gpu else ''} for a context of "
         f"{plan.n_ctx} tokens (KV cache {kv} MiB, compute {compute} MiB): {reason}",
-        f"try {' or '.join(ways)}",
+        f"try {', '.join(ways[:-1])}{' or ' if ways[1:] else ''}{ways[-1]}",
         weights=False,
         on_gpu=on_gpu,
     )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # A person who types is given so long to go on before what they typed is evaluated.
 _TYPING_PAUSE_S = 0.15
+_NO_MEMORY = "shorten the prompt, or let a larger context take less memory: --kv-type q8_0"
 
 
 class LlamaEngine:
@@ -67,9 +68,10 @@ class LlamaEngine:
         self._wait()
         size, n_ctx = len(prompt.tokens), self._loaded.info.n_ctx
         if size >= n_ctx:
+            no_memory = n_ctx < self._setup.weights.plan.n_ctx
             raise PromptTooLongError(
                 f"the prompt has {size} tokens and the context window {n_ctx}",
-                _larger_context(n_ctx, self._loaded.info.n_ctx_train),
+                _NO_MEMORY if no_memory else _larger_context(n_ctx, self._loaded.info.n_ctx_train),
             )
         answer = Answer(prompt, sampling)
         with self._wake:
