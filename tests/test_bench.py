@@ -91,6 +91,16 @@ def test_what_cannot_be_meant(gemma: Gemma, options: tuple[str, ...], message: s
     assert done.stdout == ""
 
 
+def test_beyond_what_the_model_was_trained_on(gemma: Gemma, tmp_path: Path) -> None:
+    model = tiny_gemma(tmp_path / "tiny.gguf", context=64)
+    asked = ("bench", str(model), "--ctx", "96", "--threads", "1", "--json")
+    refused = gemma(*asked)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    done = gemma(*asked, "--ctx-beyond-training")
+    assert done.returncode == 0, done.stderr
+    assert [run["n_ctx"] for run in json.loads(done.stdout)["runs"]] == [96]
+
+
 def test_a_file_that_is_none(gemma: Gemma, tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF and then nothing of the kind")

@@ -16,6 +16,9 @@ import pytest
 
 from gemma_cli.commands.stepping import step_down
 from gemma_cli.engine.headroom import NoMemoryError, is_gpus, no_context, no_load
+from gemma_cli.engine.llama import LlamaEngine
+from gemma_cli.engine.protocol import Done, Sampling
+from gemma_cli.engine.setup import Setup, Weights
 from gemma_cli.machine.cpu import affinity, usable_threads
 from gemma_cli.machine.devices import Device, Machine
 from gemma_cli.machine.memory import Plan, Wishes, plan
@@ -139,6 +142,24 @@ def test_the_errors_have_figures_and_what_to_type(large: Header, tmp_path: Path)
     assert isinstance(weights, NoMemoryError)
     assert "m.gguf (3 MiB)" in weights.message
     assert "--gpu-layers" in (weights.hint or "")
+
+
+def test_a_draft_model_without_memory_is_left_out_and_said(tmp_path: Path) -> None:
+    path = tiny_gemma(tmp_path / "tiny.gguf")
+    header = read_header(path)
+    made = plan(header, machine(8), Wishes(n_ctx=256, threads=1))
+    host = replace(made.host, kv=1 << 50)  # no address space holds that
+    too_large = Weights(path, header, replace(made, shares=(host,)))
+    engine = LlamaEngine(Setup(Weights(path, header, made), draft=too_large))
+    try:
+        (warning,) = engine.info().warnings
+        *_, done = engine.generate(engine.raw("a"), Sampling(temperature=0, max_tokens=2))
+    finally:
+        engine.close()
+    assert "too little memory" in warning
+    assert warning.endswith("going on without this draft model")
+    assert isinstance(done, Done)
+    assert done.stop_reason == "length"
 
 
 def limited(
