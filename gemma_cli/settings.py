@@ -50,6 +50,7 @@ class Settings:
     history: bool | None = None
     history_days: int | None = None
     save_runs: bool | None = None
+    context_full: str | None = None
 
 
 def settings_file() -> Path:

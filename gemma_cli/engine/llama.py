@@ -22,6 +22,7 @@ from gemma_cli.errors import GemmaError, PromptTooLongError
 if TYPE_CHECKING:
     from gemma_cli.engine.loaded import Loaded
     from gemma_cli.engine.setup import Setup
+    from gemma_cli.machine.memory import Plan
 
 # A person who types is given so long to go on before what they typed is evaluated.
 _TYPING_PAUSE_S = 0.15
@@ -53,6 +54,11 @@ class LlamaEngine:
     def info(self) -> EngineInfo:
         self._wait()
         return self._loaded.info
+
+    def plan(self) -> Plan:
+        """How it was loaded in the end."""
+        self._wait()
+        return self._loaded.plan
 
     def render(self, messages: Sequence[Message], *, thinking: bool | None = None) -> Prompt:
         self._wait()

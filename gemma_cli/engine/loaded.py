@@ -34,7 +34,7 @@ class Loaded:
         weights = setup.weights
         snapshots = _snapshots(setup)
         allocated = allocate(setup, on_progress)
-        plan = allocated.plan
+        self.plan = plan = allocated.plan
         self._threads = plan.threads
         self._model, self._context = allocated.model, allocated.context
         self.format = PromptFormat(weights.header, weights.path, self._model.vocabulary)
