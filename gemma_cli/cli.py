@@ -14,6 +14,7 @@ from gemma_cli.commands.doctor import doctor
 from gemma_cli.commands.history import app as history
 from gemma_cli.commands.list import list_models
 from gemma_cli.commands.plan import plan
+from gemma_cli.commands.prompts import app as prompts
 from gemma_cli.commands.pull import pull
 from gemma_cli.commands.rm import rm
 from gemma_cli.commands.run import run
@@ -59,6 +60,7 @@ app.command()(verify)
 app.command()(doctor)
 app.command()(bench)
 app.add_typer(history, name="history")
+app.add_typer(prompts, name="prompts")
 
 
 @app.callback()

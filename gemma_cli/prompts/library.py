@@ -52,6 +52,11 @@ def load(name: str) -> Prompt:
     return parse(_read(path), path, source_of(path))
 
 
+def text_of(name: str) -> str:
+    """The whole file of a prompt, wrong or not. Raises UsageError as load does."""
+    return _read(Path(name).expanduser() if _is_path(name) else file_of(name))
+
+
 def file_of(name: str) -> Path:
     """The file that a name means. Raises UsageError as load does."""
     files = _files()
