@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import math
 import os
 import socket
 import subprocess
@@ -128,28 +127,23 @@ def behave_as_gpus() -> None:
     ggml, base = _libraries()
     ordinary = base.ggml_backend_cpu_buffer_type()
 
-    @_HOST_BUFFER
-    def host_buffer(_device: int) -> int:
-        address: int = ordinary
-        return address
+    def host_buffer(_device: int) -> Any:
+        return ordinary
 
-    @_WANTS
     def wants(_device: int, node: int) -> bool:
         tensor = _Tensor.from_address(node)
-        name = base.ggml_op_name(tensor.op).decode()
-        if name == "MUL_MAT":
-            return tensor.ne[1] >= _LONG_BATCH
-        if name in ("MUL_MAT_ID", "ROPE"):
-            return tensor.ne[2] >= _LONG_BATCH
-        return name != "GET_ROWS" and math.prod(tensor.ne[1:]) >= _LONG_BATCH
+        name, (_, rows, third, fourth) = base.ggml_op_name(tensor.op), list(tensor.ne)
+        counted = {b"GET_ROWS": 0, b"MUL_MAT": rows, b"MUL_MAT_ID": third, b"ROPE": third}
+        return bool(counted.get(name, rows * third * fourth) >= _LONG_BATCH)
 
-    _KEPT.extend((host_buffer, wants))
+    functions = {_HOST_BUFFER_TYPE: _HOST_BUFFER(host_buffer), _OFFLOAD_OP: _WANTS(wants)}
+    _KEPT.extend(functions.values())
     for number in range(ggml.ggml_backend_dev_count()):
         device = ggml.ggml_backend_dev_get(number)
         if base.ggml_backend_dev_type(device) == _GPU:
             table = (_POINTER * (_OFFLOAD_OP + 1)).from_address(device)
-            table[_HOST_BUFFER_TYPE] = ctypes.cast(host_buffer, _POINTER).value
-            table[_OFFLOAD_OP] = ctypes.cast(wants, _POINTER).value
+            for place, function in functions.items():
+                table[place] = ctypes.cast(function, _POINTER).value
 
 
 def resident(process: int) -> int:

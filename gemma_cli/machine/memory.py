@@ -68,7 +68,7 @@ def plan(header: Header, machine: Machine, wishes: Wishes) -> Plan:
             continue
         if chosen is None or (candidate.all_on_gpu and candidate.n_ctx >= USEFUL_CTX):
             chosen = candidate
-        if chosen.all_on_gpu or not machine.gpus:
+        if chosen.all_on_gpu or not _weights_fit(header, machine, wishes):
             break
     if chosen is None and wishes.force:
         chosen = candidates[-1]
@@ -80,6 +80,13 @@ def plan(header: Header, machine: Machine, wishes: Wishes) -> Plan:
         why=_why(chosen, machine, wishes),
         checkpoint_bytes=max(0, min(_MOST_FOR_CHECKPOINTS, spare // 2)),
     )
+
+
+def _weights_fit(header: Header, machine: Machine, wishes: Wishes) -> bool:
+    """Whether GPUs hold all weights, if nothing else: a smaller context may do, then."""
+    parts = parts_of(header)
+    weights = parts.output + sum(parts.layers) + sum(parts.experts)
+    return weights <= sum(max(0, gpu.free - wishes.gpu_margin) for gpu in machine.gpus)
 
 
 def layouts(header: Header, machine: Machine, wishes: Wishes) -> Iterator[Plan]:
