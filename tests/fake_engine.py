@@ -90,6 +90,8 @@ class FakeEngine:
         self.generations: list[FakeGeneration] = []
         self.typed: list[tuple[tuple[Message, ...], bool | None]] = []
         self.kept: list[int | None] = []
+        self.closed = False
+        self._rendered: dict[Prompt, tuple[tuple[Message, ...], bool | None]] = {}
 
     def progress(self) -> float:
         if not self._load_s:
@@ -105,22 +107,30 @@ class FakeEngine:
 
     def render(self, messages: Sequence[Message], *, thinking: bool | None = None) -> Prompt:
         self.info()
-        self._thinking = thinking
         text = "\n".join(f"{message.role}: {message.text}" for message in messages)
-        self._messages = tuple(messages)
-        return Prompt((Segment(text, False),), tuple(range(len(text.split()))))
+        continues = messages[-1].role == "assistant"
+        words = tuple(range(len(text.split())))
+        return self._remembered(
+            Prompt((Segment(text, False),), words, continues=continues), tuple(messages), thinking
+        )
 
     def raw(self, text: str) -> Prompt:
         self.info()
-        self._thinking = None
-        self._messages = (Message("user", text),)
-        return Prompt((Segment(text, False),), tuple(range(len(text.split()))))
+        prompt = Prompt((Segment(text, False),), tuple(range(len(text.split()))))
+        return self._remembered(prompt, (Message("user", text),), None)
+
+    def _remembered(
+        self, prompt: Prompt, messages: tuple[Message, ...], thinking: bool | None
+    ) -> Prompt:
+        self._rendered[prompt] = (messages, thinking)
+        return prompt
 
     def generate(self, prompt: Prompt, sampling: Sampling) -> Generation:
-        self.asked.append(self._messages)
-        self.thinking.append(self._thinking)
+        messages, thinking = self._rendered[prompt]
+        self.asked.append(messages)
+        self.thinking.append(thinking)
         self.samplings.append(sampling)
-        answer = self._answers.pop(0) if self._answers else f"You said: {self._messages[-1].text}"
+        answer = self._answers.pop(0) if self._answers else f"You said: {messages[-1].text}"
         words = _words(answer) if isinstance(answer, str) else list(answer)
         room = self._n_ctx - len(prompt.tokens)
         cap = min(sampling.max_tokens or room, room)
@@ -135,7 +145,7 @@ class FakeEngine:
         self.kept.append(n_past)
 
     def close(self) -> None:
-        pass
+        self.closed = True
 
 
 def _words(text: str) -> list[str | Piece | GemmaError]:

@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 
 from gemma_cli.chat import commands
+from gemma_cli.chat.answering import NO_THOUGHTS
+from gemma_cli.chat.commands import registry
 from gemma_cli.chat.conversation import Conversation
 from gemma_cli.chat.history import History
+from gemma_cli.chat.interface import Show, Talk
 from gemma_cli.chat.journal import HistoryJournal, NoJournal
-from gemma_cli.chat.loop import ChatLoop, Show
+from gemma_cli.chat.loop import ChatLoop
 from gemma_cli.chat.session import Session
 from gemma_cli.engine.protocol import Message, Piece, Sampling
 from gemma_cli.errors import EngineError, ExitCode, GemmaError, ModelFileError
@@ -62,6 +65,8 @@ class Record:
     thoughts: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     errors: list[tuple[str, str | None]] = field(default_factory=list)
+    asides: list[str] = field(default_factory=list)
+    raws: list[str] = field(default_factory=list)
     on_piece: Callable[[str], object] = lambda _piece: None
 
     @contextmanager
@@ -74,6 +79,19 @@ class Record:
             self.on_piece(text)
 
         yield show
+
+    @contextmanager
+    def aside(self, heading: str) -> Iterator[Callable[[str], None]]:
+        self.asides.append(f"{heading}: ")
+
+        def show(text: str) -> None:
+            self.asides[-1] += text
+            self.on_piece(text)
+
+        yield show
+
+    def raw(self, text: str) -> None:
+        self.raws.append(text)
 
     @contextmanager
     def loading(self, progress: Callable[[], float]) -> Iterator[None]:
@@ -226,7 +244,7 @@ def test_a_message_too_long_for_the_window() -> None:
 def test_an_answer_that_is_cut_says_so() -> None:
     _, writer, _ = run(FakeEngine(["a b c d"]), "/set max_tokens 2", "x")
     assert writer.answers == ["a b"]
-    assert writer.said[-1] == "The answer was cut at max_tokens 2."
+    assert writer.said[-1] == "The answer was cut at max_tokens 2. /continue goes on with it."
 
 
 def test_a_message_like_a_command_asks_first() -> None:
@@ -282,7 +300,7 @@ def test_every_way_of_sampling_can_be_set_and_shown() -> None:
     assert 'logit_bias         5=-1 "two words"=2 "x"=1' in shown
     assert 'stop               ["END", " stop"]' in shown
     names = [line.split()[0] for line in shown.splitlines()]
-    assert set(names) == {field.name for field in fields(Sampling)} - {"schema"}
+    assert set(names) == {field.name for field in fields(Sampling)} - {"schema"} | {"context_full"}
 
 
 @pytest.mark.parametrize(
@@ -309,14 +327,17 @@ def test_a_wrong_setting_changes_nothing(typed: str) -> None:
 
 
 def test_a_command_with_a_bug_does_not_end_the_chat(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_session: Session, _argument: str) -> str:
+    def broken(_talk: Talk, _argument: str) -> str:
         raise ZeroDivisionError
 
-    command = commands.Command(("/broken",), "", "", (), broken)
-    monkeypatch.setitem(commands._REGISTRY, "/broken", command)
+    command = commands.Command(("/broken",), "", "", registry.words(), broken)
+    monkeypatch.setitem(registry._REGISTRY, "/broken", command)
     code, writer, _ = run(FakeEngine(), "/broken", "hi")
     assert code == 0
-    assert "ZeroDivisionError" in (writer.errors[0][1] or "")
+    assert "ZeroDivisionError" in writer.errors[0][0]
+    assert "Traceback" not in str(writer.errors)
+    monkeypatch.setenv("GEMMA_DEBUG", "1")
+    assert "Traceback" in (run(FakeEngine(), "/broken")[1].errors[0][1] or "")
     assert writer.answers == ["You said: hi"]
 
 
@@ -326,9 +347,14 @@ def test_help_and_completion_know_every_command() -> None:
         assert all(name in writer.said[0] for name in command.names)
         assert command.summary in writer.said[0]
     assert max(len(line) for line in writer.said[0].split("\n")) < 80
-    assert [name for name, _ in commands.completions("/s")] == ["/system", "/set", "/stats"]
-    assert [name for name, _ in commands.completions("/set te")] == ["temperature"]
-    assert list(commands.completions("hello /s")) == []
+    session = Session(FakeEngine(), "m", Conversation(), NoJournal(), Sampling())
+    assert [name for name, _ in commands.completions("/st", session)] == ["/stats"]
+    assert [name for name, _ in commands.completions("/set te", session)] == ["temperature"]
+    assert [name for name, _ in commands.completions("/set context_full c", session)] == ["compact"]
+    assert list(commands.completions("hello /s", session)) == []
+    for command in commands.commands():
+        _, writer, _ = run(FakeEngine(), f"/help {command.names[0]}")
+        assert command.usage in writer.said[0]
     assert commands.find("/HELP") is not None
     assert commands.find("/hel") is None
 
@@ -393,7 +419,7 @@ def test_a_wish_to_think_that_cannot_be_met_is_said_once() -> None:
     session = Session(engine, "m", Conversation(), NoJournal(), Sampling(), thinking=True)
     ChatLoop(session, Script(["a", "b", "/think off", "/think maybe"]), writer).run()
     assert [line for line in writer.said if "cannot be asked to think" in line] == (
-        [commands.NO_THOUGHTS] * 2  # for the wish at the start, and for the command
+        [NO_THOUGHTS] * 2  # for the wish at the start, and for the command
     )
     assert engine.thinking == [None, None]
     assert writer.errors[0][0] == "/think takes on or off, not 'maybe'"

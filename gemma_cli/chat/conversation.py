@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from gemma_cli.engine.protocol import Message, Role
 
 Status = Literal["streaming", "complete", "cancelled", "error"]
+
+SUMMARY = "Summary of the conversation so far:"
 
 # Beside 43 bits of milliseconds, which last until 2248.
 _RANDOM_BITS = 20
@@ -111,6 +113,16 @@ class Conversation:
         self.leaf = turn.id
         return turn
 
+    def summarise(self, turn_id: int, text: str, origin: Origin | None = None) -> Turn:
+        """Let a text stand for that turn and all before it; an empty one: nothing does.
+
+        The leaf stays. A later summary takes the place of an earlier one.
+        """
+        now = self._clock()
+        turn = Turn(self._new_id(now), self[turn_id].id, "system", text, "complete", now, origin)
+        self._turns[turn.id] = turn
+        return turn
+
     def insert(self, turn: Turn) -> None:
         """Take in a turn that exists already (its parent first). The leaf stays."""
         if turn.parent is not None and turn.parent not in self._turns:
@@ -141,12 +153,19 @@ class Conversation:
 
     def children(self, turn_id: int | None) -> list[Turn]:
         """The turns that follow one directly: the branches. None: all beginnings."""
-        return [turn for turn in self._turns.values() if turn.parent == turn_id]
+        return [
+            turn
+            for turn in self._turns.values()
+            if turn.parent == turn_id and turn.role != "system"
+        ]
 
     def path(self) -> list[Turn]:
         """From the beginning to the leaf."""
+        return self.path_to(self.leaf)
+
+    def path_to(self, turn_id: int | None) -> list[Turn]:
+        """From the beginning to that turn."""
         path = []
-        turn_id = self.leaf
         while turn_id is not None:
             turn = self._turns[turn_id]
             path.append(turn)
@@ -173,20 +192,63 @@ class Conversation:
                 pairs.append((turn, follower))
         return pairs
 
+    def questions(self) -> list[Turn]:
+        """Those of the path; a question's place in it, from 1, is its number for people."""
+        return [turn for turn in self.path() if turn.role == "user"]
+
+    def summary(self) -> Turn | None:
+        """The newest summary of what is on the path, if it is not empty."""
+        path = {turn.id for turn in self.path()}
+        made = [turn for turn in self if turn.role == "system" and turn.parent in path]
+        return made[-1] if made and made[-1].text.strip() else None
+
+    def standing(self) -> list[tuple[Turn, ...]]:
+        """The exchanges that no summary stands for."""
+        summary = self.summary()
+        if summary is None:
+            return self.exchanges()
+        covered = {turn.id for turn in self.path_to(summary.parent)}
+        return [pair for pair in self.exchanges() if pair[0].id not in covered]
+
+    def opening_parts(self) -> list[tuple[str, str]]:
+        """(name, text) of all that never leaves the context window."""
+        parts = [("system text", self.system)] if self.system else []
+        parts += [(f"pinned {each.name}", each.text) for each in self.pinned]
+        summary = self.summary()
+        if summary is not None:
+            asked = [turn for turn in self.path_to(summary.parent) if turn.role == "user"]
+            whose = "turn 1" if len(asked) == 1 else f"turns 1 to {len(asked)}"
+            parts.append((f"summary of {whose}", f"{SUMMARY}\n{summary.text.strip()}"))
+        return parts
+
+    def opening(self) -> list[Message]:
+        """What never leaves: system text, pinned documents, summary; as one system message."""
+        return opening_message([text for _, text in self.opening_parts()])
+
     def messages(self, skip: int = 0) -> list[Message]:
-        """What the model is shown: the system text, then all but the first `skip` exchanges."""
-        shown = [Message(turn.role, turn.sent) for pair in self.exchanges()[skip:] for turn in pair]
-        return [Message("system", self.system), *shown] if self.system else shown
+        """What the model is shown: the opening, then all but the first `skip` standing exchanges.
+
+        At an answer the last message is that answer, to be gone on with.
+        """
+        return [*self.opening(), *_shown(self.standing()[skip:])]
 
     def upcoming(self, typed: str, skip: int = 0) -> list[Message]:
         """As messages() will be once that is sent; a question without an answer is passed over."""
-        answered = [pair for pair in self.exchanges() if len(pair) == 2]
-        shown = [Message(turn.role, turn.sent) for pair in answered[skip:] for turn in pair]
-        system = [Message("system", self.system)] if self.system else []
-        return [*system, *shown, Message("user", typed)]
+        answered = [pair for pair in self.standing() if len(pair) == 2]
+        return [*self.opening(), *_shown(answered[skip:]), Message("user", typed)]
 
     def _new_id(self, now: float) -> int:
         # Milliseconds, then random bits: two programs may write to one history.
         fresh = (int(now * 1000) << _RANDOM_BITS) | secrets.randbits(_RANDOM_BITS)
         newest = next(reversed(self._turns), 0)
         return max(fresh, newest + 1)
+
+
+def _shown(exchanges: Iterable[tuple[Turn, ...]]) -> list[Message]:
+    return [Message(turn.role, turn.sent) for pair in exchanges for turn in pair]
+
+
+def opening_message(texts: Iterable[str]) -> list[Message]:
+    """At most one, of role system."""
+    text = "\n\n".join(texts)
+    return [Message("system", text)] if text else []

@@ -75,11 +75,16 @@ class Interrupt:
         elif self._raising:
             raise KeyboardInterrupt
 
-    def call(self, action: Callable[[], None]) -> None:
-        """From now on Ctrl-C calls the action; at once if it came already."""
+    @contextmanager
+    def calling(self, action: Callable[[], None]) -> Iterator[None]:
+        """Inside, Ctrl-C calls the action; at once if it came already."""
         self._action = action
-        if self.noted:
-            action()
+        try:
+            if self.noted:
+                action()
+            yield
+        finally:
+            self._action = None
 
     @contextmanager
     def raising(self) -> Iterator[None]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from gemma_cli.chat.branches import excerpt
 from gemma_cli.chat.conversation import Turn
 from gemma_cli.errors import PromptTooLongError
 
 # Room that is kept free for an answer, so that it is not cut after a few words.
 _ANSWER_TOKENS = 1024
 _ANSWER_SHARE = 4
-
-_EXCERPT = 48
 
 
 def answer_room(n_ctx: int, max_tokens: int | None) -> int:
@@ -37,7 +36,7 @@ def leaving(exchanges: int, measure: Callable[[int], int], n_ctx: int, room: int
     if alone >= n_ctx:
         raise PromptTooLongError(
             f"This message needs {alone:,} tokens and the context window holds {n_ctx:,}",
-            "Send a shorter message, or start with a larger window: gemma chat --ctx max",
+            "Send a shorter message, or load a larger window: /set ctx max",
         )
     fits, too_few = last, 0
     while fits - too_few > 1:
@@ -54,16 +53,31 @@ def notice(gone: Sequence[tuple[int, Turn]]) -> str:
     first, last = gone[0][0], gone[-1][0]
     if len(gone) == 1:
         return (
-            f"The context window is full: turn {first} left it ({_excerpt(gone[0][1].text)}). "
+            f"The context window is full: turn {first} left it ({excerpt(gone[0][1].text)}). "
             "It stays in this chat's history; the model no longer sees it."
         )
     return (
         f"The context window is full: turns {first} to {last} left it "
-        f"({_excerpt(gone[0][1].text)} … {_excerpt(gone[-1][1].text)}). "
+        f"({excerpt(gone[0][1].text)} … {excerpt(gone[-1][1].text)}). "
         "They stay in this chat's history; the model no longer sees them."
     )
 
 
-def _excerpt(text: str) -> str:
-    line = " ".join(text.split())
-    return f'"{line}"' if len(line) <= _EXCERPT else f'"{line[: _EXCERPT - 1]}…"'
+def refusal(gone: Sequence[tuple[int, Turn]]) -> PromptTooLongError:
+    """For context_full = "stop": what would have to leave, and what one can do."""
+    first, last = gone[0][0], gone[-1][0]
+    which = f"turn {first}" if len(gone) == 1 else f"turns {first} to {last}"
+    return PromptTooLongError(
+        f"The context window is full: {which} would have to leave it",
+        "/compact puts a summary in the place of the oldest turns; /set context_full drop lets "
+        "them leave; /set ctx max loads a larger window; /new begins again",
+    )
+
+
+def no_room(opening: int, n_ctx: int) -> PromptTooLongError:
+    """When what never leaves fills the window alone."""
+    return PromptTooLongError(
+        f"The system text, pinned documents and the summary need {opening:,} tokens alone, and "
+        f"the context window holds {n_ctx:,}",
+        "take a document away: /file drop NAME; or load a larger window: /set ctx max",
+    )

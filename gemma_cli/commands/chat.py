@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from gemma_cli.commands import options, texts
+from gemma_cli.commands import options
 from gemma_cli.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from gemma_cli.chat.history import History
+    from gemma_cli.chat.interface import Reader
     from gemma_cli.chat.journal import HistoryJournal
-    from gemma_cli.chat.loop import Reader
     from gemma_cli.chat.records import SavedChat
-    from gemma_cli.chat.session import Session
+    from gemma_cli.chat.session import ContextFull, Session
     from gemma_cli.terminal.toolbar import Gauge
     from gemma_cli.terminal.writer import ChatWriter
 
@@ -40,6 +40,14 @@ def chat(
     no_history: Annotated[
         bool, typer.Option("--no-history", help="Write nothing of this chat to the history.")
     ] = False,
+    files: Annotated[
+        list[str] | None,
+        typer.Option("--file", metavar="PATH", help="Attach to the first message (repeatable)."),
+    ] = None,
+    pins: Annotated[
+        list[str] | None,
+        typer.Option("--pin", metavar="PATH", help="Show the model for all the chat (repeatable)."),
+    ] = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="Plain text, nothing redrawn (for screen readers).")
     ] = False,
@@ -63,45 +71,74 @@ def chat(
     from gemma_cli.chat.journal import NoJournal
     from gemma_cli.chat.session import Session
     from gemma_cli.commands import opening
+    from gemma_cli.commands.attachments import FilesHere
+    from gemma_cli.commands.switching import ModelsHere
+    from gemma_cli.commands.texts import argument_text
     from gemma_cli.settings import load_settings
+    from gemma_cli.terminal.clipboard import copy
     from gemma_cli.terminal.writer import ChatWriter
 
     settings = load_settings()
     asked = generation.over(settings)
+    context_full = checked_context_full(settings.context_full)
+    no_history = no_history or settings.history is False
     writer = ChatWriter(plain=plain)
     with closing(open_journal(writer)) as journal:
         saved = _saved_chat(journal, resume, resume_last, writer)
+        if settings.history_days is not None and not no_history:
+            journal.expire(settings.history_days, saved.summary.id if saved else None)
         named = options.one_model(model_argument, model)
         chosen = opening.choose_model(named or (saved.summary.model if saved else None), settings)
-        sampling = opening.sampling_from(chosen.sampling, asked)
         conversation = saved.conversation if saved else Conversation()
         if generation.system is not None or not saved:
-            conversation.system = texts.argument_text(asked.system or "", "--system")
+            conversation.system = argument_text(asked.system or "", "--system")
         journal.model = chosen.installed.name
         if saved:
             journal.resume(saved.summary.id, conversation)
         notice = opening.base_model_notice(chosen)
         if notice:
             writer.say(notice)
-        snapshots = None
-        if not no_history:
-            snapshots = opening.snapshot_place(chosen, settings, expected=saved is not None)
         # Closed on every way out: a thread inside llama.cpp must not outlive the interpreter.
-        with closing(opening.start_engine(chosen, asked, snapshots)) as engine:
+        with closing(
+            ModelsHere(chosen, asked, settings, keeps=not no_history, resumes=saved is not None)
+        ) as models:
             session = Session(
-                engine,
-                chosen.installed.name,
+                models.present.engine,
+                models.present.label,
                 conversation,
                 NoJournal() if no_history else journal,
-                sampling,
-                chosen.installed.sha256,
+                models.present.sampling,
+                models.present.sha,
                 asked.think,
                 reads_ahead=read_ahead,
+                context_full=context_full,
+                models=models,
+                documents=FilesHere(),
+                copy=copy,
             )
-            code = talk(session, journal, writer, saved, plain=plain, keep=not no_history)
+            first = _file_commands(files or [], pins or [])
+            code = talk(
+                session, journal, writer, saved, plain=plain, keep=not no_history, first=first
+            )
             if code == ExitCode.OK:
-                opening.keep_state(engine)
+                models.keep_state()
     raise typer.Exit(code)
+
+
+def checked_context_full(value: str | None) -> ContextFull:
+    """The setting; UsageError for a word that it does not take."""
+    from gemma_cli.chat.session import ContextFull
+
+    known = get_args(ContextFull)
+    if value is not None and value not in known:
+        raise UsageError(f"context_full takes {', '.join(known)}, not '{value}'")
+    return cast("ContextFull", value or "drop")
+
+
+def _file_commands(files: list[str], pins: list[str]) -> list[str]:
+    """What one would type in the chat to the same end."""
+    pinned = [f'/file --pin "{path}"' for path in pins]
+    return [*pinned, *(f'/file "{path}"' for path in files)]
 
 
 def talk(
@@ -112,10 +149,12 @@ def talk(
     *,
     plain: bool = False,
     keep: bool = True,
+    first: Sequence[str] = (),
 ) -> int:
     """Run a chat at this terminal or over this pipe; its exit code.
 
-    keep: what is typed goes into the journal's history too.
+    keep: what is typed goes into the journal's history too. first: commands to
+    begin with.
     """
     from gemma_cli.chat.loop import ChatLoop
     from gemma_cli.terminal.keyboard import quiet_keys
@@ -124,9 +163,8 @@ def talk(
     reader = _reader(session, journal, writer, plain=plain, keep=keep)
     # A line reader needs the terminal's own editing.
     with nullcontext() if isinstance(reader, LineReader) else quiet_keys():
-        if saved and reader.interactive:
-            _show_where_one_left(saved, writer)
-        code = ChatLoop(session, reader, writer).run()
+        shown = saved.summary if saved and reader.interactive else None
+        code = ChatLoop(session, reader, writer).run(first, shown)
     if code == _TERMINAL_GONE:
         # What is still to be flushed has nowhere to go.
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -180,7 +218,7 @@ def _reader(
 
     return PromptReader(
         _gauge(session),
-        completions,
+        lambda text: completions(text, session),
         journal.inputs if keep else lambda: typed[::-1],
         journal.remember_input if keep else forget,
         session.typing,
@@ -194,26 +232,10 @@ def _gauge(session: Session) -> Callable[[], Gauge]:
 
     def gauge() -> Gauge:
         loaded = session.engine.progress()
-        done = session.last
-        if done is None:
-            return Gauge(session.label, loaded)
-        return Gauge(session.label, loaded, done.n_ctx, done.used, done.timings.decode_tps)
+        speed = session.last.timings.decode_tps if session.last else None
+        if session.used is None:
+            return Gauge(session.label, loaded, speed=speed)
+        n_ctx = session.engine.info().n_ctx  # what was counted was counted by a ready engine
+        return Gauge(session.label, loaded, n_ctx, session.used, speed)
 
     return gauge
-
-
-def _show_where_one_left(saved: SavedChat, writer: ChatWriter) -> None:
-    """The last question and its answer, so that one knows what was talked about."""
-    summary = saved.summary
-    count = f"{summary.turns} turn" + ("" if summary.turns == 1 else "s")
-    writer.say(f"Chat {summary.id}, {count}: {summary.title}")
-    exchanges = saved.conversation.exchanges()
-    if not exchanges:
-        return
-    question, *answers = exchanges[-1]
-    writer.say(f">>> {question.text}")
-    for answer in answers:
-        with writer.answer() as show:
-            show(answer.text)
-        if answer.status == "cancelled":
-            writer.say("(This answer was broken off.)")

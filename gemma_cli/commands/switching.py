@@ -1,0 +1,151 @@
+"""The model of a running chat, and going on with another one or another way of loading it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from gemma_cli.chat.session import Model
+from gemma_cli.commands import opening
+from gemma_cli.errors import DoesNotFitError
+
+if TYPE_CHECKING:
+    from gemma_cli.commands.opening import ChosenModel
+    from gemma_cli.commands.options import GenerationOptions
+    from gemma_cli.engine.llama import LlamaEngine
+    from gemma_cli.engine.protocol import Engine
+    from gemma_cli.settings import Settings
+
+_PLACEMENT = ("ctx", "gpu_layers", "threads", "kv_type")
+
+
+class ModelsHere:
+    """Satisfies chat.session's Models with the files on this machine.
+
+    keeps: evaluated prompts are kept on disk. resumes: one is expected there.
+    """
+
+    def __init__(
+        self,
+        chosen: ChosenModel,
+        asked: GenerationOptions,
+        settings: Settings,
+        *,
+        keeps: bool,
+        resumes: bool = False,
+    ) -> None:
+        self._settings = settings
+        self._keeps = keeps
+        self._chosen, self._asked = chosen, asked
+        self._engine = self._started(chosen, asked, resumes)
+        self._model = self._described()
+
+    @property
+    def present(self) -> Model:
+        return self._model
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def keep_state(self) -> None:
+        """The evaluated prompt goes to disk, for the next time."""
+        opening.keep_state(self._engine)
+
+    def names(self) -> list[str]:
+        from gemma_cli.models.store import installed
+
+        return [model.ref for model in installed()]
+
+    def facts(self) -> str:
+        from gemma_cli.terminal.tables import size
+
+        installed, info = self._chosen.installed, self._engine.info()
+        others = [name for name in self.names() if name not in (installed.ref, installed.name)]
+        return "\n".join(
+            (
+                f"model      {installed.name}  {installed.quant}, {size(installed.bytes)}",
+                f"file       {installed.path}",
+                f"context    {info.n_ctx:,} of {info.n_ctx_train:,} tokens",
+                f"layers     {info.gpu_layers} of {info.n_layers + 1} on a GPU",
+                f"threads    {info.threads}",
+                f"here too   {', '.join(others) or 'no other model'}",
+            )
+        )
+
+    def plan(self) -> str:
+        from gemma_cli.commands.planview import devices_text
+
+        made = self._engine.plan()
+        return f"{made.why}\n{devices_text(made).rstrip()}"
+
+    def placement(self) -> Mapping[str, str]:
+        return {name: str(getattr(self._asked, name) or "auto") for name in _PLACEMENT}
+
+    def open(
+        self, name: str | None, changes: Mapping[str, str], wait: Callable[[Engine], None]
+    ) -> list[str]:
+        chosen = self._chosen if name is None else opening.choose_model(name, self._settings)
+        asked = replace(self._asked, **dict[str, Any](changes))
+        opening.wishes_from(asked)  # what cannot be meant is refused before anything is closed
+        first = self._engine.info().gpu_layers > 0
+        if not first:
+            try:
+                engine = self._started(chosen, asked)
+            except DoesNotFitError:
+                first = True
+        if first:
+            self._open_alone(chosen, asked, wait)
+        else:
+            try:
+                wait(engine)
+            except BaseException:
+                engine.close()
+                raise
+            self._engine.close()
+            self._engine = engine
+        self._chosen, self._asked = chosen, asked
+        self._model = self._described()
+        return self._notes(closed_first=first)
+
+    def _open_alone(
+        self, chosen: ChosenModel, asked: GenerationOptions, wait: Callable[[Engine], None]
+    ) -> None:
+        """Close the present engine, then start the other; on failure the present one again."""
+        self._engine.close()
+        engine: LlamaEngine | None = None
+        try:
+            engine = self._started(chosen, asked)
+            wait(engine)
+            self._engine = engine
+        except BaseException:
+            if engine is not None:
+                engine.close()
+            self._engine = self._started(self._chosen, self._asked)
+            self._model = self._described()
+            raise
+
+    def _notes(self, *, closed_first: bool) -> list[str]:
+        installed, info = self._chosen.installed, self._engine.info()
+        notes = [
+            f"{installed.name} ({installed.quant or 'unknown quantization'}) answers from here "
+            f"on: a context of {info.n_ctx:,} tokens, {info.gpu_layers} of {info.n_layers + 1} "
+            "layers on a GPU."
+        ]
+        if closed_first:
+            notes.append("The model before it was closed first: memory is for one of them.")
+        base = opening.base_model_notice(self._chosen)
+        return [*notes, base] if base else notes
+
+    def _started(
+        self, chosen: ChosenModel, asked: GenerationOptions, resumes: bool = False
+    ) -> LlamaEngine:
+        snapshots = None
+        if self._keeps:
+            snapshots = opening.snapshot_place(chosen, self._settings, expected=resumes)
+        return opening.start_engine(chosen, asked, snapshots)
+
+    def _described(self) -> Model:
+        installed = self._chosen.installed
+        sampling = opening.sampling_from(self._chosen.sampling, self._asked)
+        return Model(self._engine, installed.name, installed.sha256, sampling)
