@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from gemma_cli import __version__
 from gemma_cli.commands.bench import bench
 from gemma_cli.commands.chat import chat
+from gemma_cli.commands.config import app as config
 from gemma_cli.commands.doctor import doctor
 from gemma_cli.commands.history import app as history
 from gemma_cli.commands.list import list_models
@@ -61,6 +62,7 @@ app.command()(doctor)
 app.command()(bench)
 app.add_typer(history, name="history")
 app.add_typer(prompts, name="prompts")
+app.add_typer(config, name="config")
 
 
 @app.callback()

@@ -80,18 +80,18 @@ def parse_settings(text: str, path: Path) -> Settings:
     return Settings(**{key: checked(key, value, str(path)) for key, value in table.items()})
 
 
-def keys() -> list[str]:
+def every_key() -> list[str]:
     """Every known key, in the order that people are shown."""
     return [field.name for field in fields(Settings)]
 
 
 def check_key(key: str, source: str) -> None:
     """Raises UsageError, with near keys, for one that is not known."""
-    if key not in keys():
+    if key not in every_key():
         import difflib
 
-        near = difflib.get_close_matches(key.replace("-", "_").lower(), keys(), n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known keys: {', '.join(keys())}"
+        near = difflib.get_close_matches(key.replace("-", "_").lower(), every_key(), n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known keys: {', '.join(every_key())}"
         raise UsageError(f"{source}: unknown key '{key}'", hint)
 
 
@@ -110,10 +110,17 @@ def checked(key: str, value: object, source: str) -> Any:
     is_bool = isinstance(value, bool)
     if is_bool is not (bool in accepted) or not isinstance(value, accepted) or is_other_list:
         raise UsageError(f"{source}: '{key}' must be {wanted}, not {value!r}")
+    words = WORDS.get(key)
+    if words and value not in words:
+        *first, last = words
+        raise UsageError(f"{source}: '{key}' must be {', '.join(first)} or {last}, not {value!r}")
     if str in accepted:
         return str(value)
     return float(str(value)) if float in accepted else value
 
+
+# Keys whose value is one of some words.
+WORDS: dict[str, tuple[str, ...]] = {"context_full": ("drop", "compact", "stop")}
 
 _NUMBER = ("a number", (int, float))
 _INTEGER = ("a whole number", (int,))
