@@ -235,6 +235,54 @@ def test_a_migration_keeps_a_backup(path: Path, journals: Journals) -> None:
         assert db.execute("SELECT title FROM conversation").fetchall() == [("hi",)]
 
 
+def older_history(path: Path, version: int) -> None:
+    """A file as a gemma of that version left it, with an answer that broke off."""
+    with closing(database.open_database(path, database.MIGRATIONS[:version]).connection) as db:
+        db.execute(
+            """INSERT INTO conversation (id, title, system, model, leaf_id, created, updated)
+                VALUES (1, 'Où est le café ?', 'be brief', 'm', 8, 5, 6)"""
+        )
+        db.executemany(
+            """INSERT INTO message (id, conversation_id, parent_id, role, status, text, created)
+                VALUES (?, 1, ?, ?, ?, ?, 5)""",
+            [
+                (7, None, "user", "complete", "Où est le café ?"),
+                (8, 7, "assistant", "complete", "Over there"),
+                (9, 7, "assistant", "streaming", "Broken off"),
+            ],
+        )
+        assert db.execute("PRAGMA user_version").fetchone() == (version,)
+
+
+@pytest.mark.parametrize("version", range(1, len(database.MIGRATIONS)))
+def test_every_older_file_is_brought_up_to_date(path: Path, version: int) -> None:
+    older_history(path, version)
+    with closing(History(path)) as history:
+        backup = path.with_name(f"history.db.backup-v{version}")
+        assert str(backup) in history.notices[0]
+        saved = history.load(1)
+        assert [turn.text for turn in saved.conversation.path()] == [
+            "Où est le café ?",
+            "Over there",
+        ]
+        assert (saved.conversation.title, saved.conversation.pinned) == ("", ())
+        assert saved.conversation[9].status == "cancelled"
+        for query in ("cafe", "over", "broken"):
+            assert len(history.search(query)) == 1
+        assert [chat.id for chat in history.conversations(matching="cafe")] == [1]
+        for index in ("message_text", "title_text"):
+            history._db.execute(f"INSERT INTO {index} ({index}) VALUES ('integrity-check')")
+        saved.conversation.title = "Renamed"
+        history.save(1, saved.conversation, saved.conversation, "m")
+        history.remove(1)
+        for index in ("message_text", "title_text"):
+            history._db.execute(f"INSERT INTO {index} ({index}) VALUES ('integrity-check')")
+    with closing(sqlite3.connect(backup)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (version,)
+        assert db.execute("SELECT count(*) FROM message").fetchone() == (3,)
+    assert stat.S_IMODE(backup.stat().st_mode) == 0o600
+
+
 def test_thoughts_come_back_and_an_older_file_has_none(path: Path, journals: Journals) -> None:
     older = database.open_database(path, database.MIGRATIONS[:1])
     with closing(older.connection) as db:
@@ -268,6 +316,8 @@ def test_an_older_file_that_may_only_be_read_is_read(path: Path) -> None:
     with closing(History(path)) as history:
         assert not history.writable
         assert history.load(1).conversation[7].text == "old"
+        assert len(history.conversations(matching="OLD")) == len(history.search("old")) == 1
+        assert len(history.untouched_since(time.time())) == 1
 
 
 def test_a_migration_that_fails_changes_nothing(path: Path, journals: Journals) -> None:
@@ -325,7 +375,7 @@ while True:
 def test_kill_9_loses_no_finished_turn(path: Path) -> None:
     rng = random.Random(5)
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
-    for chat in range(1, 9):
+    for chat in range(1, 31):
         writer = subprocess.Popen(
             [sys.executable, "-c", _WRITER, str(path)], stdout=subprocess.PIPE, text=True, env=env
         )

@@ -51,8 +51,8 @@ def rm(
                 history, history.untouched_since(before), f"not used for {older_than}", yes
             )
         else:
-            _remove_many(history, history.conversations(), "all there are", yes)
-            history.remove_inputs()
+            if _remove_many(history, history.conversations(), "all there are", yes):
+                history.remove_inputs()
     _tell_of_copies()
 
 
@@ -70,16 +70,18 @@ def _remove_named(history: History, chat_ids: list[int], yes: bool) -> None:
         typer.echo(f"Removed {label}", err=True)
 
 
-def _remove_many(history: History, chats: list[Summary], which: str, yes: bool) -> None:
+def _remove_many(history: History, chats: list[Summary], which: str, yes: bool) -> bool:
+    """Ask once, remove them all; False when there are none."""
     if not chats:
         typer.echo("There is no such chat: nothing was removed.", err=True)
-        return
+        return False
     count = f"{len(chats):,} chat" + ("" if len(chats) == 1 else "s")
     if not yes and not _agreed(f"Remove {count} for good ({which})?"):
         raise Cancelled("nothing was removed")
     history.remove(*(chat.id for chat in chats))
     _forget_evaluated()
     typer.echo(f"Removed {count}", err=True)
+    return True
 
 
 def _forget_evaluated() -> None:
