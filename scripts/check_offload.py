@@ -32,7 +32,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -40,14 +40,21 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import rpc_devices
+from offload_figures import (
+    FIGURES,
+    MARGIN,
+    MIB,
+    Figure,
+    counted_by_llama,
+    device_of,
+    figures_of,
+    machine_with,
+    pair,
+)
 
 from gemma_cli.machine.layout import CPU_UBATCH, KVType
 from gemma_cli.machine.plans import Plan
 
-MIB = 1 << 20
-MARGIN = 1024  # MiB that the planner leaves free on each device, as it does for a GPU
-FIGURES = ("weights", "kv", "compute")
-TOLERANCE = {"weights": MIB, "kv": MIB, "compute": 16 * MIB}
 PREFILL, DECODE = 512, 32
 
 
@@ -75,20 +82,6 @@ CASES = (
     Case((100, 300), ctx=8192, kv="q4_0"),
     Case((130, 130)),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One number of bytes twice. device: "host", or the device's number from 0."""
-
-    device: str
-    what: str
-    planned: int
-    real: int
-
-    @property
-    def agrees(self) -> bool:
-        return abs(self.planned - self.real) <= max(self.real // 50, TOLERANCE[self.what])
 
 
 def main() -> int:
@@ -163,7 +156,7 @@ def _print_case(case: Case, said: dict[str, Any]) -> int:
     moved = f"{said['layers']}/{said['moved']}"
     start = [free, asked, str(said["n_ctx"]), case.kv, moved]
     for number, device in enumerate(dict.fromkeys(each.device for each in figures)):
-        pairs = [_pair(each) for each in figures if each.device == device]
+        pairs = [pair(each) for each in figures if each.device == device]
         held = said["held"].get(device)
         ends = [f"{held / MIB:.1f}" if held is not None else ""]
         if number == 0:
@@ -184,11 +177,6 @@ def _plausible(held: int, figures: Sequence[Figure]) -> bool:
     return least <= held <= sum(sizes.values()) + 24 * MIB
 
 
-def _pair(figure: Figure) -> str:
-    mark = "" if figure.agrees else " !"
-    return f"{figure.planned / MIB:.1f}/{figure.real / MIB:.1f}{mark}"
-
-
 def _row(*cells: str) -> str:
     widths = (12, 6, 6, 5, 7, 9, 14, 14, 14, 15, 8, 8)
     return " ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=False)).rstrip()
@@ -207,10 +195,10 @@ def _real(path: str, case: dict[str, Any], devices: list[tuple[str, int]]) -> di
     wishes = Wishes(
         case["ctx"], case["layers"], threads=1, kv_type=case["kv"], gpu_margin=MARGIN * MIB
     )
-    made = plan(header, _machine(devices, case["free"]), wishes)
+    made = plan(header, machine_with(devices, case["free"]), wishes)
     layout = (made.gpu_layers, made.split, made.experts_on_host)
     names = [f"RPC0[{endpoint}]" for endpoint, _ in devices]
-    counted = _counted(Path(path), made, names)
+    counted = counted_by_llama(Path(path), made, names)
     before = [rpc_devices.resident(pid) for _, pid in devices]
     model, said = log.read(
         lambda: Model(Path(path), layout[0], split=layout[1], experts_on_host=layout[2])
@@ -234,46 +222,20 @@ def _real(path: str, case: dict[str, Any], devices: list[tuple[str, int]]) -> di
         "layers": made.gpu_layers,
         "moved": int(moved[1]) if moved else 0,
         "split": {str(i): share.layers for i, share in enumerate(made.shares[1:])},
-        "figures": [asdict(each) for each in _figures(made, real)],
+        "figures": [asdict(each) for each in figures_of(made, real)],
         "held": {str(i): after[i] - before[i] for i in range(len(devices))},
         "prefill": prefill,
         "decode": decode,
     }
 
 
-def _machine(devices: Sequence[tuple[str, int]], free: Sequence[int]) -> Any:
-    """This machine, its devices as large as stated. free: MiB beyond the margin."""
-    from gemma_cli.machine.devices import this_machine
-
-    for endpoint, _ in devices:
-        rpc_devices.register(endpoint)
-    rpc_devices.behave_as_gpus()
-    machine = this_machine()
-    gpus = tuple(
-        replace(gpu, free=(MARGIN + size) * MIB, total=(MARGIN + size) * MIB, backend="GPU")
-        for gpu, size in zip(machine.gpus, free, strict=True)
-    )
-    return replace(machine, gpus=gpus)
-
-
-def _figures(made: Plan, real: dict[str, dict[str, int]]) -> Iterator[Figure]:
-    for number, share in enumerate(made.shares):
-        device = str(number - 1) if number else "host"
-        for what in FIGURES:
-            yield Figure(device, what, getattr(share, what), real[what].get(device, 0))
-
-
 def _by_device(said: str, what: str, names: Sequence[str]) -> dict[str, int]:
     """Bytes by device, of the lines of llama.cpp's log that state such a buffer."""
     found: dict[str, int] = {}
     for name, size in re.findall(rf"(\S+)\s+{what}\s+([\d.]+) MiB", said):
-        device = _device(name, names)
+        device = device_of(name, names)
         found[device] = found.get(device, 0) + int(float(size) * MIB)
     return found
-
-
-def _device(buffer_type: str, names: Sequence[str]) -> str:
-    return str(names.index(buffer_type)) if buffer_type in names else "host"
 
 
 def _speed(context: Any, vocabulary: int) -> tuple[float, float]:
@@ -317,7 +279,7 @@ def _all_shapes(libraries: Path, devices: list[tuple[str, int]], record: Path | 
                 worst[place] = figure
             if not figure.agrees:
                 wrong += 1
-                print(f"  beyond: {what}, {place} {_pair(figure)}", file=sys.stderr)
+                print(f"  beyond: {what}, {place} {pair(figure)}", file=sys.stderr)
         cells = [worst[f"{on} {what}"] for on in PLACES for what in FIGURES]
         offs = [f"{(each.planned - each.real) / MIB:+.2f}" for each in cells]
         count = sum(said["layouts"] for said in told)
@@ -345,7 +307,7 @@ def _shapes(name: str, devices: list[tuple[str, int]]) -> dict[str, Any]:
     from tests.weightless import weightless
 
     quiet_backend()
-    machine = _machine(devices, [1 << 20] * len(devices))
+    machine = machine_with(devices, [1 << 20] * len(devices))
     names = [f"RPC0[{endpoint}]" for endpoint, _ in devices]
     model = load_catalog().get(name)
     assert model is not None
@@ -362,9 +324,9 @@ def _shapes(name: str, devices: list[tuple[str, int]]) -> dict[str, Any]:
                     way = Offloading(header, parts_of(header), n_ctx, kv_type, 0, ubatch)
                     shares = way.shares(machine.host, machine.gpus, offload)
                     made = _plan(header, offload, shares, *batch)
-                    real = _counted(path, made, names)
+                    real = counted_by_llama(path, made, names)
                     what = f"{name}:{quant} {batch} {asdict(offload)}"
-                    figures = _figures(made, real)
+                    figures = figures_of(made, real)
                     if not offload.gpu_layers:
                         figures = (each for each in figures if each.what != "weights")
                     found["figures"] += [(what, asdict(each)) for each in figures]
@@ -414,22 +376,6 @@ def _plan(header: Any, offload: Any, shares: Any, n_ctx: int, kv_type: KVType, u
         why="",
         host_experts=offload.host_experts,
     )
-
-
-def _counted(path: Path, made: Any, names: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Bytes by figure and device, as llama.cpp would allocate them for a plan."""
-    from tests.breakdown import Weightless
-
-    opened = Weightless(path, made.gpu_layers, made.split, made.experts_on_host)
-    accounts = opened.accounts(made)
-    opened.close()
-    real: dict[str, dict[str, int]] = {what: {} for what in FIGURES}
-    for buffer, account in accounts.items():
-        device = _device(buffer, names)
-        sizes = (account.model, account.context, account.compute)
-        for what, size in zip(FIGURES, sizes, strict=True):
-            real[what][device] = real[what].get(device, 0) + size
-    return real
 
 
 if __name__ == "__main__":

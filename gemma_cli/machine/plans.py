@@ -22,7 +22,8 @@ class Wishes:
     counts as llama.cpp's n_gpu_layers does: layers + 1 is everything.
     beyond_training: n_ctx may be more than the model was trained on. gpu_margin:
     bytes to leave free on each GPU. beside: bytes of LoRA adapters and a
-    projector that are loaded with the model. force: try what does not fit.
+    projector that are loaded with the model, on the first GPU that has layers of
+    it, else on the host. force: try what does not fit.
     """
 
     n_ctx: int | Literal["max"] | None = None
