@@ -91,7 +91,8 @@ def check_key(key: str, source: str) -> None:
         import difflib
 
         near = difflib.get_close_matches(key.replace("-", "_").lower(), every_key(), n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known keys: {', '.join(every_key())}"
+        known = ", ".join(every_key())
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known keys: {known}"
         raise UsageError(f"{source}: unknown key '{key}'", hint)
 
 
