@@ -1,16 +1,25 @@
 """What a chat costs beside the model: rendering per token, journalling, searching.
 
-    python scripts/bench_chat.py
+    python scripts/bench_chat.py [MESSAGES]
 
 Rendering is compared with Rich's Live over the same Markdown, at two lengths: a
 cost per token that grows with the answer shows as a higher second figure.
+
+Journalling and searching work on a made-up history of MESSAGES messages (100,000):
+words as frequent as in a natural language (Zipf's law over 50,000 of them, "the"
+in every message), questions of 15 and answers of 120 words in the median, some
+ten times as long, ten turns a chat.
 """
 
 from __future__ import annotations
 
 import io
+import itertools
+import random
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,7 +27,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.markdown import Markdown
 
-from gemma_cli.chat.conversation import Conversation
+from gemma_cli.chat.conversation import Attachment, Conversation
 from gemma_cli.chat.history import History
 from gemma_cli.terminal.markdown import StreamingMarkdown
 
@@ -36,7 +45,11 @@ def function_{n}(x):
 
 """
 _TOKEN = 4  # characters
-_MESSAGES = 20_000
+_COMMON = ("the", "of", "and", "to", "a", "in", "is", "it")
+_QUERIES = (
+    *("the", "the of and", '"of and"', "t", "to", "the s", "rare", "café", '"no such phrase"'),
+    "the of and to a in is i",
+)
 
 
 def main() -> None:
@@ -48,8 +61,13 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         closing(History(Path(folder) / "h.db")) as history,
     ):
+        messages = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+        _fill(history, messages)
+        size = (Path(folder) / "h.db").stat().st_size / 1e6
+        print(f"a history of {messages:,} messages, {size:,.0f} MB:")
         _journalling(history)
         _searching(history)
+        _opening(Path(folder) / "h.db")
 
 
 def _tokens(blocks: int) -> list[str]:
@@ -85,30 +103,77 @@ def _ours(tokens: list[str]) -> float:
     return (time.perf_counter() - started) * 1000 / len(tokens)
 
 
+def _fill(history: History, messages: int) -> None:
+    rng = random.Random(1)
+    words, weights = _vocabulary(rng)
+    left = messages
+    while left > 0:
+        conversation = Conversation()
+        for _ in range(min(1 + int(rng.expovariate(0.1)), (left + 1) // 2)):
+            for role, median in (("user", 15), ("assistant", 120)):
+                count = 3 + int(rng.lognormvariate(0, 0.8) * median)
+                text = " ".join(("the", *rng.choices(words, cum_weights=weights, k=count)))
+                conversation.add("user" if role == "user" else "assistant", text)
+                left -= 1
+        history.add(conversation, "bench")
+
+
+def _vocabulary(rng: random.Random) -> tuple[list[str], list[float]]:
+    words = dict.fromkeys((*_COMMON, "café"))
+    words.update(dict.fromkeys(itertools.islice(_words(rng), 50_000)))
+    weights = itertools.accumulate(1 / rank for rank in range(1, len(words) + 1))
+    return list(words), list(weights)
+
+
+def _words(rng: random.Random) -> Iterator[str]:
+    consonants, vowels = (*"bcdfghjklmnprstvwz", "st", "tr", "ch"), (*"aeiou", "é", "ü", "ea")
+    while True:
+        syllables = rng.choice((1, 2, 2, 2, 3, 3, 4))
+        yield "".join(rng.choice(consonants) + rng.choice(vowels) for _ in range(syllables))
+
+
 def _journalling(history: History) -> None:
-    conversation = Conversation()
-    conversation.add("user", "question")
-    turn = conversation.add("assistant", "", "streaming")
-    chat = history.save(None, conversation, conversation, "bench")
-    saves = 100
-    started = time.perf_counter()
-    for length in range(saves):
-        grown = conversation.change(turn.id, "word " * (20 * length), "streaming")
-        history.save(chat, conversation, [grown], "bench")
-    cost = (time.perf_counter() - started) * 1000 / saves
-    print(f"journalling: {cost:.2f} ms a save of an answer of up to {20 * saves:,} words")
+    for name, document in (("", ""), (" beside a document of 1 MB", "a word " * 150_000)):
+        conversation = Conversation()
+        conversation.pinned = (Attachment("document", document),) if document else ()
+        conversation.add("user", "question")
+        turn = conversation.add("assistant", "", "streaming")
+        chat = history.save(None, conversation, conversation, "bench")
+        costs = []
+        for length in range(100):
+            grown = conversation.change(turn.id, "word " * (20 * length), "streaming")
+            started = time.perf_counter()
+            history.save(chat, conversation, [grown], "bench", pinned=False)
+            costs.append((time.perf_counter() - started) * 1000)
+        costs.sort()
+        print(f"  a save of an answer{name}: {costs[50]:.2f} ms, at worst {costs[-1]:.1f}")
 
 
 def _searching(history: History) -> None:
-    conversation = Conversation()
-    for number in range(_MESSAGES // 2):
-        conversation.add("user", f"What about café number {number} in the town?")
-        conversation.add("assistant", f"It is the {number}th one and sells tea. " * 5)
-    history.save(None, conversation, conversation, "bench")
+    slowest = 0.0
+    for query in _QUERIES:
+        costs = []
+        for _ in range(5):
+            started = time.perf_counter()
+            hits = history.search(query)
+            costs.append((time.perf_counter() - started) * 1000)
+        slowest = max(slowest, *costs)
+        print(f"  search {query:<24} {sorted(costs)[2]:6.1f} ms, {len(hits)} shown")
+    print(f"  the slowest search: {slowest:.1f} ms")
+
+
+def _opening(path: Path) -> None:
     started = time.perf_counter()
-    hits = history.search("cafe 4711")
-    cost = (time.perf_counter() - started) * 1000
-    print(f"search in {_MESSAGES:,} messages: {cost:.1f} ms, {len(hits)} found")
+    with closing(History(path)) as history:
+        opened = time.perf_counter()
+        chats = history.conversations(20)
+        listed = time.perf_counter()
+        history.remove(chats[0].id)
+        removed = time.perf_counter()
+    print(
+        f"  open {(opened - started) * 1000:.1f} ms, list 20 {(listed - opened) * 1000:.1f} ms, "
+        f"remove a chat for good {removed - listed:.1f} s"
+    )
 
 
 if __name__ == "__main__":
