@@ -237,6 +237,8 @@ def test_import_and_export_as_a_program(gemma: Gemma, tmp_path: Path) -> None:
     nowhere = gemma("history", "export", "1", "-o", str(tmp_path / "no" / "x"))
     assert nowhere.returncode == 1
     assert "cannot write" in nowhere.stderr
+    if Path("/dev/full").exists():
+        assert "No space" in gemma("history", "export", "1", "-o", "/dev/full").stderr
     assert gemma("history", "export").returncode == 2
     assert gemma("history", "export", "1", "--all").returncode == 2
     assert gemma("history", "export", "1", "-o", "/dev/null").returncode == 0

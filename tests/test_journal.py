@@ -12,7 +12,7 @@ import pytest
 from gemma_cli.chat.conversation import Attachment, Conversation
 from gemma_cli.chat.history import History
 from gemma_cli.chat.journal import HistoryJournal, Journal, NoJournal
-from gemma_cli.errors import HistoryError
+from gemma_cli.errors import HistoryError, UsageError
 
 _DAY = 86_400
 
@@ -146,7 +146,10 @@ def test_chats_that_nobody_touched_expire(
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE conversation SET updated = updated - ? WHERE id < 4", (40 * _DAY,))
         db.execute("UPDATE conversation SET imported = updated + ? WHERE id = 3", (30 * _DAY,))
-    assert journal.expire(50) == 0
+    assert journal.expire(50) == journal.expire(10**400) == 0
+    for days in (0, -1):
+        with pytest.raises(UsageError, match="1 or more"):
+            journal.expire(days)
     assert said == []
     assert journal.expire(30, keep=2) == 1
     assert said == [

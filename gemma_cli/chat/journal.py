@@ -10,12 +10,13 @@ from typing import Protocol
 from gemma_cli.chat.conversation import Attachment, Conversation, Turn
 from gemma_cli.chat.database import is_damage
 from gemma_cli.chat.history import History
-from gemma_cli.errors import HistoryError
+from gemma_cli.errors import HistoryError, UsageError
 
 # At most this much of an answer is lost when the program is killed.
 INTERVAL_S = 0.4
 
 _DAY_S = 86_400.0
+_LONGEST_DAYS = 1_000_000
 
 
 class Journal(Protocol):
@@ -193,8 +194,13 @@ class HistoryJournal:
         """Remove the chats which nobody touched for so many days, and say it; how many.
 
         keep: the chat that is to be gone on with. A failure is said, and is 0.
+        Raises UsageError for less than a day, which would empty the history.
         """
-        before = time.time() - days * _DAY_S
+        if days < 1:
+            raise UsageError(
+                f"history_days must be 1 or more, not {days}", "to keep no chats: history = false"
+            )
+        before = time.time() - min(days, _LONGEST_DAYS) * _DAY_S
         try:
             history = self.history()
             old = [chat.id for chat in history.untouched_since(before) if chat.id != keep]

@@ -1,4 +1,4 @@
-"""`gemma history rm`: chats removed for good."""
+"""Chats removed for good: `gemma history rm`, and those that are too old."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from gemma_cli.errors import Cancelled, HistoryError, UsageError
 
 if TYPE_CHECKING:
     from gemma_cli.chat.history import History
+    from gemma_cli.chat.journal import HistoryJournal
     from gemma_cli.chat.records import Summary
+    from gemma_cli.settings import Settings
 
 _DAYS = {"d": 1, "w": 7, "y": 365}
 _DAY_S = 86_400
@@ -66,7 +68,7 @@ def _remove_named(history: History, chat_ids: list[int], yes: bool) -> None:
             typer.echo(f"Kept {label}", err=True)
             continue
         history.remove(chat_id)
-        _forget_evaluated()
+        forget_evaluated()
         typer.echo(f"Removed {label}", err=True)
 
 
@@ -79,13 +81,22 @@ def _remove_many(history: History, chats: list[Summary], which: str, yes: bool) 
     if not yes and not _agreed(f"Remove {count} for good ({which})?"):
         raise Cancelled("nothing was removed")
     history.remove(*(chat.id for chat in chats))
-    _forget_evaluated()
+    forget_evaluated()
     typer.echo(f"Removed {count}", err=True)
     return True
 
 
-def _forget_evaluated() -> None:
-    """Which of the evaluated prompts hold a chat's words is not known."""
+def expire_old_chats(journal: HistoryJournal, settings: Settings, keep: int | None) -> None:
+    """What the setting history_days says is too old is removed; the journal says it.
+
+    keep: the chat that is to be gone on with.
+    """
+    if settings.history_days is not None and journal.expire(settings.history_days, keep):
+        forget_evaluated()
+
+
+def forget_evaluated() -> None:
+    """Remove the evaluated prompts on disk: which of them hold a chat's words is not known."""
     from gemma_cli.engine.snapshots import trim
     from gemma_cli.paths import cache_dir
 
