@@ -51,6 +51,7 @@ class Settings:
     history_days: int | None = None
     save_runs: bool | None = None
     context_full: str | None = None
+    edit_mode: str | None = None
 
 
 def settings_file() -> Path:
@@ -121,7 +122,10 @@ def checked(key: str, value: object, source: str) -> Any:
 
 
 # Keys whose value is one of some words.
-WORDS: dict[str, tuple[str, ...]] = {"context_full": ("drop", "compact", "stop")}
+WORDS: dict[str, tuple[str, ...]] = {
+    "context_full": ("drop", "compact", "stop"),
+    "edit_mode": ("emacs", "vi"),
+}
 
 _NUMBER = ("a number", (int, float))
 _INTEGER = ("a whole number", (int,))

@@ -208,6 +208,7 @@ def _reader(
     if not person or os.environ.get("TERM") == "dumb":
         return LineReader(sys.stdin.buffer, person, writer.say)
     from gemma_cli.chat.commands import completions
+    from gemma_cli.documents import complete
     from gemma_cli.terminal.prompt import PromptReader
     from gemma_cli.terminal.writer import wants_colour
 
@@ -224,7 +225,20 @@ def _reader(
         session.typing,
         plain=plain,
         colour=wants_colour(),
+        complete_path=complete,
+        vi=_edit_mode() == "vi",
+        say=writer.say,
     )
+
+
+def _edit_mode() -> str:
+    """The keys of the prompt. Raises UsageError for others than vi's and Emacs'."""
+    from gemma_cli.settings import checked, load_settings
+
+    wish = os.environ.get("GEMMA_EDIT_MODE")
+    if wish:
+        return str(checked("edit_mode", wish, "GEMMA_EDIT_MODE"))
+    return load_settings().edit_mode or "emacs"
 
 
 def _gauge(session: Session) -> Callable[[], Gauge]:

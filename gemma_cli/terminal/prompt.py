@@ -4,49 +4,52 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import get_app
+from prompt_toolkit.application import get_app, in_terminal
 from prompt_toolkit.buffer import Buffer
-from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
-from prompt_toolkit.filters import Condition, is_searching
+from prompt_toolkit.enums import EditingMode
+from prompt_toolkit.eventloop import run_in_executor_with_context
+from prompt_toolkit.filters import Condition, has_selection, is_searching
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import History
 from prompt_toolkit.input import create_input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.key_binding.vi_state import InputMode
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.layout.processors import Processor, Transformation, TransformationInput
 from prompt_toolkit.output import create_output
-from prompt_toolkit.styles import Style
+from prompt_toolkit.output.color_depth import ColorDepth
+from prompt_toolkit.shortcuts import CompleteStyle
 
+from gemma_cli.errors import GemmaError
+from gemma_cli.terminal.completer import Complete, CompletePath, chat_completer, is_completed
+from gemma_cli.terminal.editor import Editor
 from gemma_cli.terminal.lines import QUOTES, Entry, entered, is_open
-from gemma_cli.terminal.sanitize import show_bidi, strip_controls
+from gemma_cli.terminal.quiet_renderer import QuietRenderer
+from gemma_cli.terminal.sanitize import clean, show_bidi, strip_controls
+from gemma_cli.terminal.styles import NO_STYLE, STYLE
 from gemma_cli.terminal.toolbar import Gauge, toolbar
 
 _LOADING_REFRESH_S = 0.2
-
-# The terminal's own palette: readable on light and on dark.
-_STYLE = Style.from_dict(
-    {
-        "prompt": "bold",
-        "placeholder": "fg:ansibrightblack",
-        "bottom-toolbar": "noreverse fg:ansibrightblack",
-        "gauge.full": "fg:ansired",
-    }
-)
-_NO_COLOUR = Style.from_dict({"prompt": "bold", "bottom-toolbar": "noreverse"})
+_MENU_ROWS = 6
+_PLACEHOLDER = "Send a message (/? for help)"
+# Alt and a key come together; somebody who types Esc and a key takes longer.
+_ALT_S = 0.1
 
 
 class PromptReader:
     """A person at a terminal. Satisfies chat.loop's Reader.
 
-    complete: (line so far) -> (replacement of its last word, meaning).
+    complete: (line so far) -> (replacement of its last word, meaning); a word in double
+    quotes may hold spaces. complete_path: what follows @ -> what it may become.
     inputs: what was typed before, the latest first; remember: keeps a new one.
     typing: hears what is typed as it grows, and nothing at each new prompt.
     plain: no toolbar, no placeholder, nothing that moves (screen readers).
+    vi: its keys instead of Emacs'. say: tells what went wrong with an editor, above the prompt.
     multiline: Enter begins a new line, Alt-Enter sends; a command still needs only Enter.
     """
 
@@ -56,12 +59,15 @@ class PromptReader:
     def __init__(
         self,
         gauge: Callable[[], Gauge],
-        complete: Callable[[str], Iterable[tuple[str, str]]],
+        complete: Complete,
         inputs: Callable[[], list[str]],
         remember: Callable[[str], None],
         typing: Callable[[str], None] = lambda _text: None,
         plain: bool = False,
         colour: bool = True,
+        complete_path: CompletePath = lambda _prefix: (),
+        vi: bool = False,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         self._gauge = gauge
         self._typing = typing
@@ -69,25 +75,37 @@ class PromptReader:
         self._pasted = False
         self._interrupted = False
         self._asking: PromptSession[str] | None = None
+        self._editor: Editor | None = None
         self._remember = remember
+        self._say = say or _say
+        self._looks: dict[str, Any] = {
+            "style": NO_STYLE if plain else STYLE,
+            "color_depth": ColorDepth.DEPTH_4_BIT if colour else ColorDepth.DEPTH_1_BIT,
+            "include_default_pygments_style": False,
+            "enable_suspend": True,
+        }
         self._session: PromptSession[str] = PromptSession(
             message=[("class:prompt", ">>> ")],
             multiline=True,
             prompt_continuation=lambda _width, _number, _wrapped: "... ",
             key_bindings=self._bindings(),
             history=_Inputs(inputs, remember),
-            completer=_SlashCompleter(complete),
-            complete_while_typing=Condition(_is_command) & Condition(lambda: not plain),
-            reserve_space_for_menu=6,
+            completer=chat_completer(complete, complete_path),
+            complete_while_typing=Condition(_offers_completion) & Condition(lambda: not plain),
+            complete_style=CompleteStyle.READLINE_LIKE if plain else CompleteStyle.COLUMN,
+            editing_mode=EditingMode.VI if vi else EditingMode.EMACS,
             placeholder=None if plain else _placeholder,
-            bottom_toolbar=None if plain else self._toolbar,
             input_processors=[_ShownBidi()],
-            style=_STYLE if colour else _NO_COLOUR,
-            include_default_pygments_style=False,
             input=create_input(sys.stdin),
             output=create_output(sys.stdout if sys.stdout.isatty() else sys.stderr),
+            **self._looks,
         )
         self._session.default_buffer.on_text_changed += self._on_text_changed
+        self._session.app.before_render += lambda _app: self._fit_to_screen()
+        if vi:
+            self._session.app.timeoutlen = self._session.app.ttimeoutlen = _ALT_S
+        if plain:
+            _quieten(self._session)
 
     def read(self, initial: str = "") -> Entry | None:
         # What was a message once is one again, whatever it looks like.
@@ -102,11 +120,13 @@ class PromptReader:
 
     def confirm(self, question: str) -> bool:
         ask: PromptSession[str] = PromptSession(
-            input=self._session.input, output=self._session.output
+            input=self._session.input, output=self._session.output, **self._looks
         )
+        if self._plain:
+            _quieten(ask)
         self._asking = ask
         try:
-            answer = ask.prompt(f"{question} [y/N] ")
+            answer = ask.prompt(f"{clean(question)} [y/N] ", pre_run=self._leave_if_told)
         except (EOFError, KeyboardInterrupt):
             return False
         finally:
@@ -120,10 +140,16 @@ class PromptReader:
             app.loop.call_soon_threadsafe(self._leave)
         return True
 
+    def _leave_if_told(self) -> None:
+        if self._interrupted:
+            get_app().create_background_task(self._leave_at_once())
+
     async def _leave_at_once(self) -> None:
         self._leave()
 
     def _leave(self) -> None:
+        if self._editor is not None:
+            self._editor.stop()
         app = (self._asking or self._session).app
         if app.is_running and not app.is_done:
             typed = self._session.default_buffer.text
@@ -132,8 +158,7 @@ class PromptReader:
             app.exit(exception=EOFError)
 
     def _on_start(self) -> None:
-        if self._interrupted:
-            get_app().create_background_task(self._leave_at_once())
+        self._leave_if_told()
         self._typing(self._session.default_buffer.text)
         if not self._plain and self._gauge().loaded < 1.0:
             get_app().create_background_task(self._refresh_while_loading())
@@ -143,8 +168,40 @@ class PromptReader:
             await asyncio.sleep(_LOADING_REFRESH_S)
             get_app().invalidate()
 
+    def _fit_to_screen(self) -> None:
+        rows = self._session.output.get_size().rows
+        self._session.bottom_toolbar = None if self._plain or rows < 4 else self._toolbar
+        self._session.reserve_space_for_menu = max(0, min(_MENU_ROWS, rows - 2))
+
     def _toolbar(self) -> FormattedText:
-        return FormattedText(toolbar(self._gauge(), get_app().output.get_size().columns))
+        columns = get_app().output.get_size().columns
+        return FormattedText(toolbar(self._gauge(), columns, self._vi_state()))
+
+    def _vi_state(self) -> str:
+        app = self._session.app
+        if app.editing_mode is not EditingMode.VI:
+            return ""
+        if app.current_buffer.selection_state is not None:
+            return "visual"
+        if app.vi_state.input_mode is InputMode.NAVIGATION:
+            return "normal"
+        replaces = app.vi_state.input_mode in (InputMode.REPLACE, InputMode.REPLACE_SINGLE)
+        return "replace" if replaces else "insert"
+
+    async def _edit(self, buffer: Buffer) -> None:
+        """The text in the person's editor; where that fails it stays as it was."""
+        self._editor = editor = Editor()
+        try:
+            async with in_terminal():
+                try:
+                    text = await run_in_executor_with_context(lambda: editor.edit(buffer.text))
+                except GemmaError as failure:
+                    hint = f"\n  {failure.hint}" if failure.hint else ""
+                    self._say(f"{failure.message}. The text stays as it was.{hint}")
+                    return
+            buffer.document = Document(text, len(text))
+        finally:
+            self._editor = None
 
     def _on_text_changed(self, buffer: Buffer) -> None:
         if not buffer.text:
@@ -188,10 +245,20 @@ class PromptReader:
             # Only what was typed by hand at the beginning can make it a command.
             self._pasted = self._pasted or at_start
 
-        @add("c-c")
+        @add("c-g", filter=~is_searching & ~has_selection)
+        @add("c-x", "c-e", filter=~is_searching)
+        def _open_editor(event: KeyPressEvent) -> None:
+            if self._editor is None:
+                event.app.create_background_task(self._edit(event.current_buffer))
+
+        @add("c-c", filter=~is_searching)
+        @add(Keys.SIGINT)
         def _clear(event: KeyPressEvent) -> None:
+            if self._editor is not None:
+                return  # it was meant for the editor
             if event.current_buffer.text:
-                event.current_buffer.reset()
+                # It can be had again with the arrow keys.
+                event.current_buffer.reset(append_to_history=True)
                 self._pasted = False
             else:
                 event.app.exit(exception=KeyboardInterrupt, style="class:aborting")
@@ -199,14 +266,28 @@ class PromptReader:
         return bindings
 
 
+def _quieten(session: PromptSession[str]) -> None:
+    session.app.renderer = QuietRenderer(session.app.renderer, session.output)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{clean(text)}\n")
+    sys.stderr.flush()
+
+
 def _placeholder() -> FormattedText:
-    text = "" if get_app().is_done else "Send a message (/? for help)"
-    return FormattedText([("class:placeholder", text)])
+    app = get_app()
+    fits = app.output.get_size().columns > len(f">>> {_PLACEHOLDER}")
+    return FormattedText([("class:placeholder", _PLACEHOLDER if fits and not app.is_done else "")])
 
 
 def _is_command() -> bool:
     text = get_app().current_buffer.text
     return text.startswith("/") and "\n" not in text
+
+
+def _offers_completion() -> bool:
+    return is_completed(get_app().current_buffer.document.text_before_cursor)
 
 
 class _Inputs(History):
@@ -221,21 +302,6 @@ class _Inputs(History):
 
     def store_string(self, string: str) -> None:
         self._keep(strip_controls(string))
-
-
-class _SlashCompleter(Completer):
-    def __init__(self, complete: Callable[[str], Iterable[tuple[str, str]]]) -> None:
-        self._complete = complete
-
-    def get_completions(
-        self,
-        document: Document,
-        complete_event: CompleteEvent,  # noqa: ARG002 - its signature
-    ) -> Iterator[Completion]:
-        line = document.text_before_cursor
-        word = line.rpartition(" ")[2]
-        for replacement, meaning in self._complete(line):
-            yield Completion(replacement, -len(word), display_meta=meaning)
 
 
 class _ShownBidi(Processor):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from prompt_toolkit.utils import get_cwidth
+
 from gemma_cli.terminal.sanitize import clean_line
 
 _NEARLY_FULL = 0.85
@@ -25,9 +27,12 @@ class Gauge:
     problem: str | None = None
 
 
-def toolbar(gauge: Gauge, width: int) -> list[tuple[str, str]]:
-    """(style class, text) pieces that fit on one line of that many columns."""
-    model = clean_line(gauge.model)
+def toolbar(gauge: Gauge, width: int, mode: str = "") -> list[tuple[str, str]]:
+    """(style class, text) pieces that fit on one line of that many columns.
+
+    mode: what vi's keys do at the moment; it comes first.
+    """
+    model = " · ".join(filter(None, (mode, clean_line(gauge.model))))
     if gauge.problem is not None:
         return _fit([("class:gauge.full", f" {clean_line(gauge.problem)}")], width)
     if gauge.loaded < 1.0:
@@ -46,6 +51,13 @@ def toolbar(gauge: Gauge, width: int) -> list[tuple[str, str]]:
 def _fit(pieces: list[tuple[str, str]], width: int) -> list[tuple[str, str]]:
     fitting = []
     for style, text in pieces:
-        fitting.append((style, text[: max(width, 0)]))
-        width -= len(text)
+        shown = _cut(text, width)
+        fitting.append((style, shown))
+        width = width - get_cwidth(text) if shown == text else 0
     return fitting
+
+
+def _cut(text: str, width: int) -> str:
+    while get_cwidth(text) > max(width, 0):
+        text = text[:-1]
+    return text
