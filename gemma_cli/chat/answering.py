@@ -127,7 +127,7 @@ class Answering:
                     status = {"cancelled": "cancelled", "error": "error"}.get(
                         value.stop_reason, "complete"
                     )  # type: ignore[assignment]
-                    origin = _with_figures(turn.origin, value)
+                    origin = with_figures(turn.origin, value)
                     return value
                 (thoughts if value.thought else pieces).append(value.text)
                 show(value.text, thought=value.thought)
@@ -162,7 +162,8 @@ def was_cut(turn: Turn) -> bool:
     return turn.status != "complete" or not ended
 
 
-def _with_figures(origin: Origin | None, done: Done) -> Origin | None:
+def with_figures(origin: Origin | None, done: Done) -> Origin | None:
+    """With the seed, the counts and the speed that the answer had."""
     if origin is None:
         return None
     return replace(
