@@ -74,6 +74,19 @@ def test_search_show_export(gemma: Gemma) -> None:
 
 
 @pytest.mark.usefixtures("chats")
+@pytest.mark.parametrize("number", ["9", "-1", str(10**30), str(2**63)])
+def test_a_chat_that_is_not_there(gemma: Gemma, number: str) -> None:
+    for arguments in (["show"], ["export"], ["rm", "-y"]):
+        done = gemma("history", *arguments, "--", number)
+        assert done.returncode == 1
+        assert (
+            done.stderr
+            == f"gemma: there is no chat {number}\n  what there is: gemma history list\n"
+        )
+    assert gemma("history", "list", "-n", str(10**30)).returncode == 2
+
+
+@pytest.mark.usefixtures("chats")
 def test_rm(gemma: Gemma, home: Env) -> None:
     states = Path(home["GEMMA_HOME"]) / "cache" / "kv"
     states.mkdir(parents=True)

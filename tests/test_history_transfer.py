@@ -268,6 +268,15 @@ def test_every_branch_and_the_documents_are_shown(tmp_path: Path) -> None:
     ]
 
 
+def test_two_imports_at_once(home: Env, tmp_path: Path) -> None:
+    command = [*program(), "history", "import", str(chat_file(tmp_path, 300))]
+    both = [subprocess.Popen(command, env=home, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait(60) for process in both] == [0, 0]
+    with closing(History(Path(home["GEMMA_HOME"]) / "data" / "history.db")) as history:
+        assert len(history.conversations()) == 600
+        assert all(len(history.load(chat).conversation) == 4 for chat in (1, 300, 301, 600))
+
+
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is a POSIX signal")
 def test_an_import_that_is_killed_leaves_nothing(home: Env, tmp_path: Path) -> None:
     file = chat_file(tmp_path, 2_000)

@@ -118,9 +118,9 @@ class History:
     def load(self, conversation_id: int) -> SavedChat:
         """One chat with all its branches. Raises HistoryError when there is none."""
         with _reading():
-            found = self._summaries("WHERE c.id = :id", {"id": conversation_id}, 1)
-            if not found:
+            if not self._is_there(conversation_id):
                 raise HistoryError(f"there is no chat {conversation_id}", _NO_CHAT_HINT)
+            found = self._summaries("WHERE c.id = :id", {"id": conversation_id}, 1)
             conversation, leaf = self._load_head(conversation_id)
             rows = self._db.execute(
                 f"""SELECT {records.turn_columns(self._columns("message"))}
@@ -280,16 +280,18 @@ class History:
             self._db.execute("DELETE FROM pinned WHERE conversation_id = ?", (conversation_id,))
 
     def _remove(self, conversation_id: int) -> None:
+        if not self._is_there(conversation_id):
+            raise HistoryError(f"there is no chat {conversation_id}", _NO_CHAT_HINT)
         self._db.execute(
             """DELETE FROM input WHERE text IN (SELECT text FROM message
                 WHERE conversation_id = ? AND role = 'user')""",
             (conversation_id,),
         )
-        gone = self._db.execute("DELETE FROM conversation WHERE id = ?", (conversation_id,))
-        if gone.rowcount == 0:
-            raise HistoryError(f"there is no chat {conversation_id}", _NO_CHAT_HINT)
+        self._db.execute("DELETE FROM conversation WHERE id = ?", (conversation_id,))
 
     def _is_there(self, conversation_id: int) -> bool:
+        if conversation_id.bit_length() > 63:  # SQLite's integers end there
+            return False
         query = "SELECT 1 FROM conversation WHERE id = ?"
         return self._db.execute(query, (conversation_id,)).fetchone() is not None
 

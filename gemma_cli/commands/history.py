@@ -20,16 +20,13 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.command()(export)
-app.command("import")(import_chats)
-app.command()(rm)
 
 _NOTHING = "No chat is saved yet. Begin one: gemma chat"
 _MODEL_WIDTH = 22
 
 ChatId = Annotated[int, typer.Argument(metavar="ID", help="As gemma history list shows it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Limit = Annotated[int | None, typer.Option("-n", "--limit", min=1, help="Only N.")]
+Limit = Annotated[int | None, typer.Option("-n", "--limit", min=1, max=10**9, help="Only N.")]
 
 
 @app.command("list")
@@ -142,3 +139,9 @@ def _model(chat: Summary) -> str:
     if not sys.stdout.isatty() or len(chat.model) <= _MODEL_WIDTH:
         return chat.model
     return f"…{chat.model[1 - _MODEL_WIDTH :]}"
+
+
+# Below the others: help lists them in this order.
+app.command()(export)
+app.command("import")(import_chats)
+app.command()(rm)
