@@ -57,6 +57,11 @@ def _fit(session: Session, room: int | None = None) -> tuple[int, Prompt]:
         opening = len(engine.render(empty, thinking=session.thinking).tokens)
         if conversation.opening() and opening >= n_ctx - room:
             raise no_room(opening, n_ctx) from None
+        if conversation.messages()[-1].role == "assistant":
+            raise PromptTooLongError(
+                f"The answer and its question fill the context window of {n_ctx:,} tokens alone",
+                "load a larger window: /set ctx max",
+            ) from None
         raise
     return skip, rendered[skip]
 

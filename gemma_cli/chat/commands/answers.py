@@ -61,8 +61,9 @@ def last(talk: Talk, argument: str) -> None:
     if argument:
         talk.writer.raw(_code(talk.session, argument))
         return
+    answer = _last_answer(talk.session)
     with talk.writer.answer() as show:
-        show(_last_answer(talk.session).text)
+        show(answer.text)
 
 
 @command(

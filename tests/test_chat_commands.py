@@ -1,0 +1,525 @@
+"""Every slash command in a real loop over a real history; the engine is tests/fake_engine.py."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from gemma_cli.chat.codeblocks import code_blocks
+from gemma_cli.chat.conversation import Attachment, Conversation
+from gemma_cli.chat.history import History
+from gemma_cli.chat.journal import HistoryJournal, NoJournal
+from gemma_cli.chat.loop import ChatLoop
+from gemma_cli.chat.session import Model, Session
+from gemma_cli.commands.attachments import FilesHere
+from gemma_cli.engine.protocol import Engine, Message, Piece, Sampling
+from gemma_cli.errors import DoesNotFitError, ExitCode, GemmaError, ModelNotFoundError
+from gemma_cli.terminal.lines import Entry
+from tests.fake_engine import FakeEngine
+from tests.test_loop import Record, Script
+
+
+@dataclass
+class Chat:
+    """A chat that goes on from one call to the next."""
+
+    session: Session
+    writer: Record = field(default_factory=Record)
+    reader: Script = field(default_factory=lambda: Script([]))
+    code: int = 0
+
+    def type(self, *turns: str | Entry | BaseException) -> str:
+        """Enter these; what was said and failed since then."""
+        said, failed = len(self.writer.said), len(self.writer.errors)
+        self.reader.turns = list(turns)
+        self.code = ChatLoop(self.session, self.reader, self.writer).run()
+        errors = [f"{message} | {hint}" for message, hint in self.writer.errors[failed:]]
+        return "\n".join([*self.writer.said[said:], *errors])
+
+    @property
+    def talk(self) -> Conversation:
+        return self.session.conversation
+
+    def path(self) -> list[str]:
+        return [turn.text for turn in self.talk.path()]
+
+
+Begin = Callable[..., Chat]
+
+
+@pytest.fixture
+def begin(tmp_path: Path) -> Iterator[Begin]:
+    """begin(engine) -> a chat whose history is tmp_path/history.db."""
+    journals: list[HistoryJournal] = []
+
+    def start(engine: FakeEngine | None = None, *, agrees: bool = True) -> Chat:
+        path = tmp_path / "history.db"
+        journals.append(HistoryJournal(lambda t: History(path, t), pytest.fail, "fake:1b"))
+        session = Session(
+            engine or FakeEngine(), "fake:1b", Conversation(), journals[-1], Sampling()
+        )
+        session.documents = FilesHere()
+        return Chat(session, reader=Script([], agrees=agrees))
+
+    yield start
+    for journal in journals:
+        journal.close()
+
+
+def saved(chat: Chat) -> Conversation:
+    """The chat as the history would give it back."""
+    chat_id = chat.session.journal.conversation_id
+    assert chat_id is not None
+    return chat.session.journal.history().load(chat_id).conversation
+
+
+def test_regen_makes_a_sibling(begin: Begin) -> None:
+    chat = begin(FakeEngine(["one", "two", "three", "four"]))
+    chat.type("a", "b", "/regen")
+    assert chat.path() == ["a", "one", "b", "three"]
+    chat.type("/regen 1")
+    assert chat.path() == ["a", "four"]
+    assert sorted(turn.text for turn in saved(chat)) == ["a", "b", "four", "one", "three", "two"]
+    assert "there is no turn '3' here: turn 1 alone is" in chat.type("/regen 3")
+    chat.type("/set seed 4")
+    assert "the answer may be the same" in chat.type("/regen")
+
+
+def test_regen_that_fails_leaves_one_where_one_was(begin: Begin) -> None:
+    chat = begin(FakeEngine(["one"], n_ctx=30))
+    chat.type("a")
+    chat.talk.system = "word " * 40
+    leaf = chat.talk.leaf
+    assert "/file drop NAME" in chat.type("/regen")
+    assert chat.talk.leaf == leaf
+
+
+def test_undo_says_how_to_come_back(begin: Begin) -> None:
+    chat = begin()
+    chat.type("a", "b", "c")
+    assert "Back before turn 2. To come back: /goto a3" in chat.type("/undo 2")
+    assert chat.path() == ["a", "You said: a"]
+    chat.type("/goto a3")
+    assert chat.path()[-2:] == ["c", "You said: c"]
+    chat.type("/undo 3", "d")
+    assert chat.path() == ["d", "You said: d"]
+    assert "1 to 1, not '2'" in chat.type("/undo 2")
+
+
+def test_edit_at_the_prompt_and_at_once(begin: Begin) -> None:
+    chat = begin()
+    chat.type("a", "b", "/edit 1", "A")
+    assert chat.reader.prefilled == ["a"]
+    assert chat.path() == ["A", "You said: A"]
+    chat.type("/edit 1 B")
+    assert chat.path() == ["B", "You said: B"]
+    leaf = chat.talk.leaf
+    assert "Nothing was changed" in chat.type("/edit", KeyboardInterrupt())
+    assert "Nothing was changed" in chat.type("/edit", "  ")
+    assert chat.talk.leaf == leaf
+    chat.type("/edit", "/branches")  # another command: the edit is dropped
+    assert chat.talk.leaf == leaf
+    assert len(saved(chat).children(None)) == 3
+
+
+def test_an_edit_keeps_what_was_attached(begin: Begin, tmp_path: Path) -> None:
+    (tmp_path / "n.txt").write_text("the note")
+    chat = begin()
+    chat.type(f"/file {tmp_path}/n.txt", "what is it?", "/edit 1 what is that?")
+    (question, _) = chat.talk.path()
+    assert [each.name for each in question.attachments] == [str(tmp_path / "n.txt")]
+    assert "the note" in question.sent
+
+
+def test_branches_show_the_tree(begin: Begin) -> None:
+    chat = begin()
+    assert chat.type("/branches") == "Nothing was said yet."
+    chat.type("a", "b", "c", "/edit 2 B", "/regen", "x", "/goto a")
+    said = chat.type("/branches")
+    assert said.split("\n\n")[0].split("\n") == [
+        '● a1  "a"',
+        '├─○ b2  "B"',
+        '│ ├─○ c2  answered again: "You said: B"',
+        '│ │ ○ c3  "x"',
+        '● a2  "b"',
+        '● a3  "c"',
+    ]
+    assert "5 turns, 3 branches, you are at a3" in said
+    chat.type("/goto c2")
+    assert chat.path() == ["a", "You said: a", "B", "You said: B"]
+    assert "this path has 2 turns, not 3" in chat.type("/goto 3")
+    assert "there is no branch 'z'" in chat.type("/goto z")
+    assert "no place" in chat.type("/goto ?!")
+    assert "at the beginning" in chat.type("/goto 0")
+    assert chat.path() == []
+
+
+def test_a_long_line_of_talk_is_shortened_in_the_picture(begin: Begin) -> None:
+    chat = begin()
+    chat.type(*(f"q{number}" for number in range(30)), "/edit 20 other", "/goto a")
+    lines = chat.type("/branches").split("\n\n")[0].split("\n")
+    assert lines == [
+        '● a1  "q0"',
+        "│ … 17 turns …",
+        '● a19  "q18"',
+        '├─○ b20  "other"',
+        "│ … 10 turns …",
+        '● a30  "q29"',
+    ]
+
+
+def test_branch_talks_on_from_an_earlier_turn(begin: Begin) -> None:
+    chat = begin()
+    chat.type("a", "b", "c")
+    assert "a branch after turn 1. To come back: /goto a3" in chat.type("/branch 1")
+    chat.type("other")
+    assert chat.path() == ["a", "You said: a", "other", "You said: other"]
+    assert "after turn 1" in chat.type("/branch")
+    assert "from the beginning" in chat.type("/branch 0")
+
+
+def test_continue_lets_the_answer_grow(begin: Begin) -> None:
+    engine = FakeEngine(["a b c d", "more text", "end"])
+    chat = begin(engine)
+    assert "/continue goes on" in chat.type("/set max_tokens 2", "x")
+    chat.type("/set max_tokens none", "/continue")
+    assert engine.asked[-1][-1] == Message("assistant", "a b")
+    (_, answer) = chat.talk.path()
+    assert answer.text == "a bmore text"
+    assert chat.writer.answers[-1] == "a bmore text"
+    assert saved(chat).path()[1].text == "a bmore text"
+    assert len(chat.talk) == 2
+    assert "ended by itself" in chat.type("/continue")
+
+
+def test_continue_after_ctrl_c_and_where_others_build_on_it(begin: Begin) -> None:
+    def press(piece: str) -> None:
+        if piece == " two":
+            signal.raise_signal(signal.SIGINT)
+
+    chat = begin(FakeEngine(["one two three", "fine", " and on"]))
+    chat.writer.on_piece = press
+    assert "Stopped" in chat.type("count", "ok", "/goto 1", "/continue")
+    answers = chat.talk.children(chat.talk.path()[0].id)
+    assert [answer.text for answer in answers] == ["one two", "one two and on"]
+    assert [answer.status for answer in answers] == ["cancelled", "complete"]
+    assert chat.talk.leaf == answers[1].id
+    assert "there is no answer yet" in chat.type("/new", "/continue")
+
+
+def test_continue_where_the_window_is_full(begin: Begin) -> None:
+    engine = FakeEngine(["short", "w " * 60, "end of it", "w " * 60], n_ctx=40)
+    chat = begin(engine)
+    assert "the context window of 40 tokens is full. /continue" in chat.type("a b c d", "go")
+    assert "turn 1 left it" in chat.type("/continue")
+    assert engine.asked[-1][0] == Message("user", "go")
+    assert chat.talk.path()[-1].text.endswith("wend of it")
+    assert "fill the context window of 40 tokens alone" in chat.type("/new", "x", "/continue")
+
+
+def test_compact_shows_edits_and_takes_away(begin: Begin) -> None:
+    engine = FakeEngine(["one", "two", "three", "They talked.", "four", "five"])
+    chat = begin(engine)
+    assert "nothing to summarise" in chat.type("/compact")
+    chat.type(*(f"{word} " + "and more words " * 5 for word in "abc"))
+    said = chat.type("/compact")
+    assert "stands for turns 1 to 2 now and saves" in said
+    assert chat.writer.asides == ["Summary: They talked."]
+    assert "Assistant: two" in engine.asked[-1][0].text
+    assert len(saved(chat).path()) == 6
+    chat.type("d")
+    system, *others = engine.asked[-1]
+    assert system == Message("system", "Summary of the conversation so far:\nThey talked.")
+    assert [message.role for message in others] == ["user", "assistant", "user"]
+    assert chat.type("/compact show") == "They talked."
+    chat.type("/edit summary", "They spoke.")
+    assert chat.reader.prefilled == ["They talked."]
+    assert chat.type("/compact show") == "They spoke."
+    assert saved(chat).summary() is not None
+    assert "summary of turns 1 to 2" in chat.type("/context")
+    assert "has a summary already" in chat.type("/compact 1")
+    assert "taken away" in chat.type("/compact off")
+    chat.type("e")
+    assert engine.asked[-1][0].text.startswith("a and")
+    assert "No summary" in chat.type("/compact show")
+
+
+def test_a_compaction_that_is_stopped_changes_nothing(begin: Begin) -> None:
+    chat = begin(FakeEngine(["one", "two", "a summary that is long"]))
+    chat.type("a", "b")
+    chat.writer.on_piece = lambda _: signal.raise_signal(signal.SIGINT)
+    assert "Nothing was changed" in chat.type("/compact")
+    assert chat.talk.summary() is None
+    assert chat.code == 0
+    assert len(chat.talk) == 4
+
+
+def words(number: int) -> str:
+    return f"question {number} has these words in it"
+
+
+def test_a_full_context_is_compacted_if_one_wishes(begin: Begin) -> None:
+    engine = FakeEngine(n_ctx=160)
+    chat = begin(engine)
+    chat.type("/set context_full compact")
+    said = chat.type(*(words(number) for number in range(12)))
+    assert "A summary stands for turns 1 to" in said
+    assert "left it" not in said
+    assert engine.asked[-1][0].text.startswith("Summary of the conversation so far:")
+    assert chat.talk.summary() is not None
+    assert len(chat.talk.questions()) == 12
+
+
+def test_a_full_context_refuses_if_one_wishes(begin: Begin) -> None:
+    chat = begin(FakeEngine(n_ctx=60))
+    chat.type("/set context_full stop")
+    said = chat.type(*(words(number) for number in range(5)))
+    assert "would have to leave it | /compact" in said
+    assert len(chat.talk.path()) < 10
+    assert "context_full takes drop, compact, stop" in chat.type("/set context_full maybe")
+
+
+def test_pinned_documents_alone_too_large(begin: Begin) -> None:
+    chat = begin(FakeEngine(n_ctx=60))
+    chat.talk.pinned = (Attachment("big.txt", "word " * 70),)
+    assert "/file drop NAME" in chat.type("hi")
+    chat.type("/file drop big.txt", "hi")
+    assert chat.writer.answers == ["You said: hi"]
+
+
+def test_context_adds_up(begin: Begin) -> None:
+    engine = FakeEngine(n_ctx=4096)
+    chat = begin(engine)
+    chat.talk.pinned = (Attachment("p.txt", "pinned words here"),)
+    chat.type("a b c", "d", "/system Be brief and kind")
+    said = chat.type("/context")
+    figures = [int(line.split()[-1]) for line in said.split("\n") if "tokens" not in line]
+    shown = engine.render(chat.talk.upcoming(""))
+    assert sum(figures) == len(shown.tokens) == chat.session.used
+    assert f"{len(shown.tokens):,} of 4,096 tokens are used" in said
+    assert "pinned p.txt" in said
+    chat = begin(FakeEngine(n_ctx=60))
+    chat.type(*(words(number) for number in range(6)))
+    assert "left the context window" in chat.type("/context")
+
+
+def test_files_go_with_the_next_message(begin: Begin, tmp_path: Path) -> None:
+    note = tmp_path / "my note.txt"
+    note.write_text("secret is blue")
+    engine = FakeEngine()
+    chat = begin(engine)
+    said = chat.type(f'/file "{note}"')
+    assert f"{note}: {len(str(note).split()) + 5} tokens" in said  # a name, two fences
+    assert "next message" in chat.type("/file")
+    chat.type("what?", "and?")
+    assert "secret is blue" in engine.asked[0][0].text
+    assert engine.asked[0][0].text.endswith("what?")
+    assert engine.asked[1][-1].text == "and?"
+    assert saved(chat).path()[0].attachments[0].name == str(note)
+    assert "turn 1" in chat.type("/file")
+    chat.type(f'see @"{note}" please')
+    assert engine.asked[-1][-1].text.count("secret is blue") == 1
+    assert chat.talk.path()[-2].text == f'see @"{note}" please'
+    assert "nothing.txt" in chat.type("/file nothing.txt")
+    assert chat.type("/file drop x").startswith("no file 'x'")
+
+
+def test_a_pinned_file_stays_and_can_be_dropped(begin: Begin, tmp_path: Path) -> None:
+    (tmp_path / "n.md").write_text("always here")
+    engine = FakeEngine()
+    chat = begin(engine)
+    chat.type(f"/file --pin {tmp_path}/n.md", "a", "b")
+    assert "always here" in engine.asked[-1][0].text
+    assert saved(chat).pinned == chat.talk.pinned
+    assert "1 file taken away" in chat.type("/file drop all")
+    chat.type("c")
+    assert engine.asked[-1][0].role == "user"
+
+
+def test_a_file_too_large_is_cut_summarised_or_left_out(begin: Begin, tmp_path: Path) -> None:
+    (tmp_path / "big.txt").write_text("\n".join(f"line {n} of it" for n in range(200)))
+    chat = begin(FakeEngine(n_ctx=200))
+    said = chat.type(f"/file {tmp_path}/big.txt")
+    assert "has room for" in said
+    assert chat.reader.asked[-1] == "Take the part from its beginning that fits?"
+    (part,) = chat.session.attached
+    assert "line 0 of it" in part.text
+    assert "line 199" not in part.text
+    chat.type("what is it?")
+    assert chat.writer.answers
+
+    answers = ["short"] * 40
+    chat = begin(FakeEngine(answers, n_ctx=200))
+    chat.reader.confirm = lambda question: "part by part" in question  # type: ignore[method-assign]
+    chat.type(f"/file {tmp_path}/big.txt")
+    (summary,) = chat.session.attached
+    assert "a summary of its" in summary.text
+    assert "short" in summary.text
+    assert chat.writer.asides[0].startswith("Part 1 of")
+
+    chat = begin(FakeEngine(n_ctx=200), agrees=False)
+    assert "was left out" in chat.type(f"/file {tmp_path}/big.txt")
+    chat.reader.interactive = False
+    chat.type(f"/file {tmp_path}/big.txt")
+    assert chat.code == ExitCode.CONTEXT
+
+
+def test_history_search_resume_and_title(begin: Begin) -> None:
+    chat = begin()
+    assert chat.type("/history") == "No chat is kept yet."
+    chat.type("Where is Zürich?", "/title Swiss  towns", "/new", "the second")
+    said = chat.type("/history")
+    assert "Swiss towns" in said
+    assert "*    2" in said
+    assert "Swiss" in chat.type("/history zurich")
+    assert "you: Where is Zürich?" in chat.type("/search zurich")
+    assert chat.type("/search nothing here") == "Nothing was found."
+    assert "Chat 1, 1 turn: Swiss towns" in chat.type("/resume 1")
+    assert chat.path() == ["Where is Zürich?", "You said: Where is Zürich?"]
+    chat.type("more")
+    assert len(saved(chat)) == 4
+    assert chat.session.journal.conversation_id == 1
+    assert chat.type("/resume 1") == "You are in this chat."
+    assert "there is no chat 9" in chat.type("/resume 9")
+    assert "takes a chat's number" in chat.type("/resume x")
+    assert chat.type("/title") == "Swiss towns"
+
+
+def test_forget_removes_this_chat(begin: Begin) -> None:
+    chat = begin(agrees=False)
+    assert "not in the history" in chat.type("/forget")
+    chat.type("a secret")
+    assert "nothing was removed" in chat.type("/forget")
+    chat.reader.agrees = True
+    assert "is removed" in chat.type("/forget")
+    assert chat.session.journal.history().conversations() == []
+    chat.type("b")
+    assert chat.path() == ["b", "You said: b"]
+    assert [each.title for each in chat.session.journal.history().conversations()] == ["b"]
+
+
+def test_without_a_history(begin: Begin) -> None:
+    chat = begin()
+    chat.session.journal = NoJournal()
+    for typed in ("/history", "/search x", "/resume 1"):
+        assert "keeps no history" in chat.type(typed)
+    assert "not in the history" in chat.type("/forget")
+    assert chat.code == 0
+
+
+CODE = "Look:\n\n```python\nprint(1)\n```\n\n  ~~~~\n  two\n    lines\n  ~~~~\n\n````\n```\ncut"
+
+
+def test_last_copy_save_and_export(begin: Begin, tmp_path: Path) -> None:
+    chat = begin(FakeEngine([CODE]))
+    assert "no answer yet" in chat.type("/last")
+    chat.type("code?", "/last", "/last code", "/last code 2")
+    assert chat.writer.answers == [CODE, CODE]
+    assert chat.writer.raws == ["print(1)\n", "two\n  lines\n"]
+    assert "has 3" in chat.type("/last code 4")
+    assert "no clipboard" in chat.type("/copy")
+    copied: list[str] = []
+    chat.session.copy = lambda text: copied.append(text) or "the clipboard"  # type: ignore[func-returns-value]
+    assert "to the clipboard" in chat.type("/copy", "/copy code")
+    assert copied == [CODE, "print(1)\n"]
+    file = tmp_path / "a.md"
+    assert "Saved" in chat.type(f"/save {file}")
+    assert file.read_text() == CODE + "\n"
+    chat.reader.agrees = False
+    assert "is there already" in chat.type(f"/save {file}")
+    assert "cannot be written" in chat.type(f"/save {tmp_path}/no/such/a.md")
+    assert "Saved" in chat.type(f"/export {tmp_path}/c.json", f"/export md {tmp_path}/c.txt")
+    assert json.loads((tmp_path / "c.json").read_text())
+    assert "code?" in (tmp_path / "c.txt").read_text()
+    assert "takes a format and a file" in chat.type(f"/export {tmp_path}/c.xyz")
+    assert sorted(path.name for path in tmp_path.glob("*.*")) >= ["a.md", "c.json", "c.txt"]
+
+
+def test_code_blocks() -> None:
+    assert code_blocks(CODE) == ["print(1)\n", "two\n  lines\n", "```\ncut\n"]
+    assert code_blocks("no `code` here") == []
+
+
+def test_multiline(begin: Begin) -> None:
+    chat = begin()
+    assert "Alt-Enter sends" in chat.type("/multiline")
+    assert chat.reader.multiline
+    assert "Enter sends" in chat.type("/multiline off")
+    assert not chat.reader.multiline
+    assert "takes on or off" in chat.type("/multiline maybe")
+
+
+@dataclass
+class FakeModels:
+    """Models by name; opening one that is not there fails, "big" does not fit."""
+
+    present: Model
+    known: Mapping[str, Sequence[str | Sequence[str | Piece | GemmaError]]]
+    asked: dict[str, str] = field(default_factory=lambda: {"ctx": "auto"})
+
+    def names(self) -> list[str]:
+        return list(self.known)
+
+    def facts(self) -> str:
+        return f"model {self.present.label}"
+
+    def plan(self) -> str:
+        return "all on the CPU"
+
+    def placement(self) -> Mapping[str, str]:
+        return self.asked
+
+    def open(
+        self, name: str | None, changes: Mapping[str, str], wait: Callable[[Engine], None]
+    ) -> list[str]:
+        if name == "big":
+            self.present = Model(FakeEngine(), self.present.label, None, self.present.sampling)
+            raise DoesNotFitError("big does not fit")
+        if name is not None and name not in self.known:
+            raise ModelNotFoundError(f"no model {name}")
+        self.asked |= changes
+        label = name or self.present.label
+        engine = FakeEngine(self.known[label], n_ctx=int(changes.get("ctx", 4096)))
+        wait(engine)
+        self.present = Model(engine, label, f"sha of {label}", Sampling(temperature=0.5, top_k=7))
+        return [f"{label} answers from here on"]
+
+
+def test_the_model_changes_in_mid_chat(begin: Begin) -> None:
+    chat = begin(FakeEngine(["old"]))
+    engine = chat.session.engine
+    present = Model(engine, "fake:1b", None, Sampling())
+    chat.session.models = FakeModels(present, {"fake:1b": [], "other": ["new"]})
+    chat.type("a", "/set top_k 3", "/model other", "b")
+    assert chat.path() == ["a", "old", "b", "new"]
+    origins = [turn.origin for turn in chat.talk.path() if turn.origin]
+    assert [(origin.model, origin.model_sha) for origin in origins] == [
+        ("fake:1b", None),
+        ("other", "sha of other"),
+    ]
+    assert (chat.session.sampling.temperature, chat.session.sampling.top_k) == (0.5, 3)
+    assert chat.session.journal.history().conversations()[0].model == "other"
+    assert "no model x" in chat.type("/model x")
+    assert "big does not fit" in chat.type("/model big", "c")
+    assert chat.path()[-1] == "You said: c"
+    assert "answers from here on" in chat.type("/set ctx 512", "d")
+    assert chat.session.engine.info().n_ctx == 512
+    assert chat.type("/model") == "model other"
+    assert "all on the CPU" in chat.type("/show plan")
+    assert "ctx                512" in chat.type("/show")
+    assert "top_k" in chat.type("/show options")
+    assert "takes options" in chat.type("/show nonsense")
+    assert "tokens are used" in chat.type("/show context")
+
+
+def test_a_failing_command_in_a_script_is_seen_in_its_exit_code(begin: Begin) -> None:
+    chat = begin()
+    chat.reader.interactive = False
+    chat.type("/goto 9", "hi")
+    assert chat.code == ExitCode.USAGE
+    assert chat.writer.answers == ["You said: hi"]
