@@ -16,8 +16,8 @@ from gemma_cli.models.store import InstalledModel
 if TYPE_CHECKING:
     from gemma_cli.engine.simulation import Simulated
 
-# The compute buffer is planned to 16 MiB on a CPU; on GPUs it is less certain.
-_TIGHT_HOST, _TIGHT_GPU = 64 << 20, 512 << 20
+# The compute buffer is planned to 16 MiB; scripts/check_memory.py and check_offload.py show it.
+_TIGHT = 64 << 20
 
 
 def plan_to_load(
@@ -41,7 +41,7 @@ def plan_to_load(
 def is_tight(made: Plan, wishes: Wishes) -> bool:
     """Whether a device is so full that the estimate of the compute buffer could matter."""
     gpus = [share.left - wishes.gpu_margin for share in made.shares[1:] if share.layers]
-    return made.host.left - HOST_MARGIN < _TIGHT_HOST or any(left < _TIGHT_GPU for left in gpus)
+    return min([made.host.left - HOST_MARGIN, *gpus]) < _TIGHT
 
 
 def ask_llama_cpp(path: Path, made: Plan) -> Simulated:

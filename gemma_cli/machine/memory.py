@@ -199,7 +199,7 @@ def _why(chosen: Plan, machine: Machine, wishes: Wishes) -> str:
 
 def _where(chosen: Plan, machine: Machine, wishes: Wishes) -> str:
     if not machine.gpus:
-        return "on the CPU: this build of llama.cpp sees no GPU"
+        return "on the CPU: no GPU to use"
     asked = ", as asked" if wishes.gpu_layers is not None else ""
     if not chosen.gpu_layers:
         return f"on the CPU{asked or ': no GPU has room for a layer'}"
