@@ -1,4 +1,4 @@
-"""One answer to stdout: streamed as text or as one JSON object; Ctrl-C keeps what was said."""
+"""One answer to the output that was asked for; Ctrl-C keeps what was said."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gemma_cli.commands.output import FirstBlock, Output, Unseen
 from gemma_cli.engine.cache import common_prefix
 from gemma_cli.engine.protocol import (
     Done,
@@ -26,7 +26,9 @@ from gemma_cli.terminal.sanitize import clean
 from gemma_cli.terminal.thoughts import Thoughts, ThoughtsAndAnswer, View
 
 if TYPE_CHECKING:
-    from gemma_cli.models.gguf import Header
+    from gemma_cli.commands.asked import Asked
+    from gemma_cli.commands.keeping import KeptRun
+    from gemma_cli.commands.opening import ChosenModel
     from gemma_cli.models.store import InstalledModel
 
 
@@ -35,17 +37,17 @@ _LONG_PROMPT = 256
 
 
 class Answering:
-    """Runs one request and writes its answer in the form that was asked for.
+    """Runs one request and writes its answer to the output.
 
     thinking: as in Engine.render. Thoughts that were asked for are shown when
     stderr is a terminal; JSON holds them always.
     """
 
     def __init__(
-        self, engine: Engine, *, as_json: bool, stats: bool, thinking: bool | None = None
+        self, engine: Engine, output: Output, *, stats: bool, thinking: bool | None = None
     ) -> None:
         self._engine = engine
-        self._as_json = as_json
+        self._output = output
         self._stats = stats
         self._thinking = thinking
         self._text: list[str] = []
@@ -53,52 +55,50 @@ class Answering:
         self.reusable_tokens = 0  # of the prompt, that another question may begin with
 
     def answer(
-        self,
-        installed: InstalledModel,
-        conversation: Sequence[Message],
-        raw: str | None,
-        sampling: Sampling,
-        question: str = "",
+        self, installed: InstalledModel, asked: Asked, sampling: Sampling, *, as_json: bool
     ) -> int:
-        """Write the answer; the exit code. raw: a text to continue in place of the conversation.
-
-        question: what the last message or raw ends with, after a text that
-        others may be asked about too.
-        """
-        engine = self._engine
-        info = engine.info()
+        """Write the answer; the exit code. as_json: as one object in the end, of the contract."""
+        info = self._engine.info()
         for warning in info.warnings:
             _say(warning)
-        if self._thinking:
-            _check_thinks(raw is not None, thinks=info.thinks)
-        prompt = (
-            engine.raw(raw)
-            if raw is not None
-            else engine.render(conversation, thinking=self._thinking)
-        )
-        prompt = self._with_stable_part(prompt, conversation, raw, question)
-        self.reusable_tokens = prompt.stable or len(prompt.tokens)
-        generation = engine.generate(prompt, sampling)
+        prompt = self._prompt(asked, thinks=info.thinks)
+        generation = self._engine.generate(prompt, sampling)
+        if asked.kept is not None:
+            asked.kept.begin(installed, sampling, thinking=self._thinking)
         try:
             with _ctrl_c_cancels(generation):
-                done = self._stream(generation)
+                done = self._stream(generation, asked.kept)
         except GemmaError as error:
-            if self._as_json:
+            if as_json:
                 self._print_json(installed, {"stop_reason": "error", "error": error.message})
-            else:
-                self._end_line()
             raise
-        if self._as_json:
-            self._print_json(installed, _report(done, engine.info()), parsed=bool(done.satisfied))
-        else:
-            self._end_line()
+        if as_json:
+            report = _report(done, self._engine.info())
+            if asked.kept is not None:
+                report["chat"] = asked.kept.chat
+            self._print_json(installed, report, parsed=bool(done.satisfied))
+        if self._output.enough:
+            done = replace(done, stop_reason="end")  # we stopped it, not the user
         self._tell(done, sampling)
-        return ExitCode.CANCELLED if done.stop_reason == "cancelled" else ExitCode.OK
+        if done.stop_reason == "cancelled":
+            return ExitCode.CANCELLED
+        return self._extracted()
 
-    def _with_stable_part(
-        self, prompt: Prompt, conversation: Sequence[Message], raw: str | None, question: str
-    ) -> Prompt:
+    def _prompt(self, asked: Asked, *, thinks: bool) -> Prompt:
+        engine = self._engine
+        if self._thinking:
+            _check_thinks(asked.raw is not None, thinks=thinks)
+        if asked.raw is not None:
+            prompt = engine.raw(asked.raw)
+        else:
+            prompt = engine.render(asked.messages, thinking=self._thinking)
+        prompt = self._with_stable_part(prompt, asked)
+        self.reusable_tokens = prompt.stable or len(prompt.tokens)
+        return prompt
+
+    def _with_stable_part(self, prompt: Prompt, asked: Asked) -> Prompt:
         """Mark what stays the same when another question is asked about a long text."""
+        conversation, raw, question = asked.messages, asked.raw, asked.ending
         if not question or len(prompt.tokens) < _LONG_PROMPT:
             return prompt
         # Another question shows where this one begins, in tokens.
@@ -114,29 +114,49 @@ class Answering:
         stable = common_prefix(prompt.tokens, prompted.tokens)
         return replace(prompt, stable=stable) if stable >= _LONG_PROMPT else prompt
 
-    def _stream(self, generation: Generation) -> Done:
-        with closing(self._views()) as views:
-            for value in generation:
-                if isinstance(value, Done):
-                    return value
-                (self._thoughts if value.thought else self._text).append(value.text)
-                views.show(value.text, thought=value.thought)
+    def _stream(self, generation: Generation, kept: KeptRun | None) -> Done:
+        """Show and keep the answer as it comes; whatever ends it, its text is saved."""
+        done = None
+        try:
+            with closing(self._views()) as views:
+                for value in generation:
+                    if isinstance(value, Done):
+                        done = value
+                        return value
+                    (self._thoughts if value.thought else self._text).append(value.text)
+                    if not self._output.enough:
+                        views.show(value.text, thought=value.thought)
+                    if kept is not None:
+                        kept.grow(self._text, self._thoughts)
+                    elif self._output.enough:
+                        generation.cancel()
+        finally:
+            if kept is not None:
+                kept.end(done, self._text, self._thoughts)
+            self._output.end()
         raise AssertionError("a generation ends with Done")
 
     def _views(self) -> ThoughtsAndAnswer:
         from gemma_cli.terminal.writer import wants_style
 
         def thoughts() -> View:
-            seen = self._thinking and not self._as_json and sys.stderr.isatty()
-            return Thoughts(sys.stderr, dim=wants_style(sys.stderr)) if seen else _Unseen()
+            seen = self._thinking and not isinstance(self._output, Unseen) and sys.stderr.isatty()
+            return Thoughts(sys.stderr, dim=wants_style(sys.stderr)) if seen else Unseen()
 
-        return ThoughtsAndAnswer(thoughts, _Unseen if self._as_json else _Stdout)
+        return ThoughtsAndAnswer(thoughts, lambda: self._output)
 
-    def _end_line(self) -> None:
-        """A text file ends with a newline, and so does an answer."""
-        if self._text and not self._text[-1].endswith("\n"):
-            sys.stdout.write("\n")
-            sys.stdout.flush()
+    def _extracted(self) -> int:
+        """The exit code by what of the answer was asked for; an answer without it is shown."""
+        output = self._output
+        if not isinstance(output, FirstBlock):
+            return ExitCode.OK
+        if output.found:
+            if output.cut:
+                _say("the code block is not complete")
+            return ExitCode.OK
+        _say("the answer holds no fenced code block. It is:")
+        print(clean("".join(self._text)), file=sys.stderr)
+        return ExitCode.FAILURE
 
     def _print_json(
         self, installed: InstalledModel, report: dict[str, Any], *, parsed: bool = False
@@ -169,28 +189,6 @@ class Answering:
             _say(f"{describe(done)} · {_threads(self._engine.info())}")
 
 
-class _Stdout:
-    """The answer, as it comes. Its last newline is not this class's: it may go on later."""
-
-    def __init__(self) -> None:
-        self._screen = sys.stdout.isatty()
-
-    def feed(self, text: str) -> None:
-        sys.stdout.write(clean(text) if self._screen else text)
-        sys.stdout.flush()
-
-    def close(self) -> None:
-        pass
-
-
-class _Unseen:
-    def feed(self, text: str) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
 def describe(done: Done) -> str:
     """The figures of an answer in one line."""
     usage, timings = done.usage, done.timings
@@ -206,8 +204,7 @@ def describe(done: Done) -> str:
 
 
 def print_prompt(
-    header: Header,
-    path: Path,
+    chosen: ChosenModel,
     conversation: Sequence[Message],
     raw: str | None,
     *,
@@ -216,7 +213,7 @@ def print_prompt(
     """The exact prompt as JSON, by the vocabulary alone: no weights are loaded."""
     from gemma_cli.engine.prompting import load_format
 
-    prompt_format, model = load_format(header, path)
+    prompt_format, model = load_format(chosen.header, chosen.installed.path)
     if thinking:
         _check_thinks(raw is not None, thinks=prompt_format.thinks)
     prompt: Prompt = (

@@ -17,7 +17,7 @@ from gemma_cli.paths import data_dir
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gemma_cli.chat.history import SavedChat
+    from gemma_cli.chat.records import SavedChat
     from gemma_cli.models.store import InstalledModel
 
 

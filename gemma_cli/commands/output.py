@@ -6,7 +6,7 @@ import sys
 from typing import Protocol
 
 from gemma_cli.chat.codeblocks import CodeLines
-from gemma_cli.errors import GemmaError
+from gemma_cli.errors import GemmaError, UsageError
 from gemma_cli.terminal.sanitize import clean
 
 
@@ -22,6 +22,22 @@ class Output(Protocol):
 
     def end(self) -> None:
         """The answer has ended, whatever ended it."""
+
+
+def output_for(form: str, *, extract: bool, as_json: bool) -> Output:
+    """What was asked for. Raises UsageError for what cannot go together."""
+    if form not in ("md", "text"):
+        raise UsageError(f"--format takes md or text, not '{form}'")
+    if as_json and (extract or form == "text"):
+        other = "--extract" if extract else "--format text"
+        raise UsageError(f"--json holds the whole answer as it is: it takes no {other}")
+    if extract and form == "text":
+        raise UsageError("--extract gives code as it is: it takes no --format text")
+    if as_json:
+        return Unseen()
+    if extract:
+        return FirstBlock()
+    return Plain() if form == "text" else Stdout()
 
 
 class Unseen:

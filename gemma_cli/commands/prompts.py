@@ -11,6 +11,8 @@ import typer
 from gemma_cli.errors import ExitCode, GemmaError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gemma_cli.prompts import Prompt
     from gemma_cli.settings import Settings
 
@@ -148,7 +150,7 @@ def path(
     typer.echo(prompts.folder() if name is None else prompts.file_of(name))
 
 
-def values(pairs: list[str]) -> dict[str, str]:
+def values(pairs: Sequence[str]) -> dict[str, str]:
     """--var KEY=VALUE as a mapping. Raises UsageError for one that has no = or comes twice."""
     found: dict[str, str] = {}
     for pair in pairs:

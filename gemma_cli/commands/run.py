@@ -5,36 +5,72 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from gemma_cli.commands import options, texts
-from gemma_cli.errors import ExitCode, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from gemma_cli.engine.protocol import Message
+from gemma_cli.commands import options
+from gemma_cli.errors import ExitCode
 
 _LONG_TEXT = 4096  # characters; it may have been evaluated before
-
-_EXAMPLE = 'for example: gemma run "Why is the sky blue?"    or: gemma run "Summarise" < report.txt'
 
 
 @options.takes_generation_options
 def run(
     *,
-    prompt: Annotated[
-        list[str] | None, typer.Argument(help="The question. Standard input comes before it.")
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PROMPT]...", help="The question. Standard input comes before it."),
     ] = None,
     model: options.ModelOption = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            "-p",
+            "--prompt",
+            metavar="NAME",
+            help="Ask by a kept prompt (gemma prompts list), such as summarise.",
+        ),
+    ] = None,
+    variables: Annotated[
+        list[str] | None,
+        typer.Option("--var", metavar="NAME=VALUE", help="A variable of that prompt (repeatable)."),
+    ] = None,
+    resume_last: Annotated[
+        bool,
+        typer.Option(
+            "-c", "--continue", help="Go on with the last chat; the answer is saved there."
+        ),
+    ] = False,
+    save: Annotated[
+        bool | None,
+        typer.Option(
+            "--save/--no-save",
+            help="Save question and answer in the history (setting save_runs).",
+        ),
+    ] = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Continue the text as it is: no chat template.")
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object: text, usage, timings.")
     ] = False,
+    extract: Annotated[
+        bool,
+        typer.Option(
+            "-x",
+            "--extract",
+            help="Only the first fenced code block; exit code 1 if the answer has none.",
+        ),
+    ] = False,
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="md|text",
+            help="md: as the model wrote it. text: its Markdown taken off.",
+        ),
+    ] = "md",
     schema: Annotated[
         str | None,
         typer.Option(
@@ -75,118 +111,46 @@ def run(
     generation: options.GenerationOptions,
 ) -> None:
     """Answer one prompt. The answer, and only the answer, goes to stdout."""
+    from contextlib import closing
+
     from gemma_cli.commands import opening
     from gemma_cli.commands.answering import Answering, print_prompt
+    from gemma_cli.commands.asked import Wanted, read_asked
+    from gemma_cli.commands.output import output_for
+    from gemma_cli.commands.question import schema_from
     from gemma_cli.settings import load_settings
 
     settings = load_settings()
-    asked = generation.over(settings)
+    if save is None:
+        save = resume_last or bool(settings.save_runs and settings.history is not False)
+    wanted = Wanted(words or [], files or [], messages, raw, prompt, variables or [], resume_last)
+    template = wanted.template()
+    asked = (generation if template is None else generation.over(template.options)).over(settings)
     opening.wishes_from(asked)  # nonsense is refused before anything is read
-    wanted = _schema(schema, json_object=json_object)
-    conversation = _conversation(prompt or [], files or [], messages, raw=raw)
-    conversation = _with_system(asked.system, conversation, raw=raw)
-    chosen = opening.choose_model(model, settings)
-    sampling = replace(opening.sampling_from(chosen.sampling, asked), schema=wanted)
-    text = conversation[-1].text if raw else None
-    question = " ".join(prompt or []) if messages is None else conversation[-1].text
-    if show_prompt:
-        print_prompt(chosen.header, chosen.installed.path, conversation, text, thinking=asked.think)
-        return
-    notice = None if raw else opening.base_model_notice(chosen)
-    if notice:
-        print(f"gemma: {notice} --raw continues your text as it is.", file=sys.stderr)
-    long = sum(len(message.text) for message in conversation) > _LONG_TEXT
-    snapshots = opening.snapshot_place(chosen, settings, expected=long) if cache else None
-    engine = opening.start_engine(chosen, asked, snapshots)
-    try:
-        answering = Answering(engine, as_json=as_json, stats=stats, thinking=asked.think)
-        code = answering.answer(chosen.installed, conversation, text, sampling, question)
-        if code == ExitCode.OK:
-            opening.keep_state(engine, answering.reusable_tokens)
-    except BaseException:
-        engine.close()  # a thread inside llama.cpp must not outlive the interpreter
-        raise
+    answer_schema = schema_from(schema, json_object=json_object)
+    output = None if show_prompt else output_for(form, extract=extract, as_json=as_json)
+    system = settings.system
+    with closing(read_asked(wanted, template, generation.system, system, save=save)) as question:
+        chosen = opening.choose_model(model or question.model, settings)
+        sampling = replace(opening.sampling_from(chosen.sampling, asked), schema=answer_schema)
+        if output is None:
+            print_prompt(chosen, question.messages, question.raw, thinking=asked.think)
+            return
+        notice = None if raw else opening.base_model_notice(chosen)
+        if notice:
+            print(f"gemma: {notice} --raw continues your text as it is.", file=sys.stderr)
+        snapshots = None
+        if cache:
+            long = question.length > _LONG_TEXT
+            snapshots = opening.snapshot_place(chosen, settings, expected=long)
+        engine = opening.start_engine(chosen, asked, snapshots)
+        try:
+            answering = Answering(engine, output, stats=stats, thinking=asked.think)
+            code = answering.answer(chosen.installed, question, sampling, as_json=as_json)
+            if code == ExitCode.OK:
+                opening.keep_state(engine, answering.reusable_tokens)
+        except BaseException:
+            engine.close()  # a thread inside llama.cpp must not outlive the interpreter
+            raise
     # Idle now: the system frees its memory faster than llama.cpp does.
     raise typer.Exit(code)
-
-
-def _schema(schema: str | None, *, json_object: bool) -> str | None:
-    """The JSON Schema that the answer must satisfy, checked; from a file or as it stands here."""
-    if schema is None and not json_object:
-        return None
-    from gemma_cli.engine.grammar import ANY_OBJECT, check_schema
-
-    if schema is None:
-        return ANY_OBJECT
-    if json_object:
-        raise UsageError("--schema and --json-object both say what JSON to answer", "give one")
-    if schema.lstrip()[:1] not in ("{", "[") and schema.strip() not in ("true", "false"):
-        schema = texts.read_text_file(Path(schema))
-    check_schema(schema)
-    return schema
-
-
-def _conversation(
-    prompt: Sequence[str], files: Sequence[Path], messages: str | None, *, raw: bool
-) -> list[Message]:
-    """What is asked, as messages: from --messages, or of stdin, files and the prompt."""
-    from gemma_cli.commands.attaching import file_texts, takes_standard_input
-    from gemma_cli.commands.messages import read_messages
-    from gemma_cli.engine.protocol import Message
-
-    if messages is not None:
-        if prompt or files or raw:
-            raise UsageError("--messages takes the place of a prompt, of -f and of --raw")
-        return read_messages(_read(messages), messages)
-    parts = [] if takes_standard_input(files) else [_piped(has_prompt=bool(prompt))]
-    parts += file_texts(files) if files else []
-    parts.append(texts.argument_text(" ".join(prompt), "the prompt"))
-    question = texts.join_prompt(parts)
-    if not question.strip():
-        given = bool(prompt) or bool(files) or not _is_terminal()
-        raise UsageError("the prompt is empty" if given else "there is no prompt", _EXAMPLE)
-    return [Message("user", question)]
-
-
-def _with_system(system: str | None, conversation: list[Message], *, raw: bool) -> list[Message]:
-    from gemma_cli.engine.protocol import Message
-
-    if not system or raw:
-        if system and raw:
-            print("gemma: --raw takes no system text: it is left out", file=sys.stderr)
-        return conversation
-    if conversation[0].role == "system":
-        raise UsageError("the system text is given twice: by --messages and by --system")
-    return [Message("system", texts.argument_text(system, "--system")), *conversation]
-
-
-def _is_terminal() -> bool:
-    return sys.stdin is not None and sys.stdin.isatty()
-
-
-def _read(name: str) -> str:
-    if name != "-":
-        return texts.read_text_file(Path(name))
-    if sys.stdin is None or sys.stdin.isatty():
-        raise UsageError("--messages - reads standard input, and that is a terminal")
-    return _piped(has_prompt=False)
-
-
-def _piped(*, has_prompt: bool) -> str:
-    """Standard input, unless it is a terminal. A wait for a silent pipe is said after 3 s."""
-    if sys.stdin is None or sys.stdin.isatty():
-        return ""
-    import threading
-
-    wait = threading.Timer(
-        3, print, ["gemma: reading standard input (</dev/null gives none)"], {"file": sys.stderr}
-    )
-    wait.daemon = True
-    if has_prompt:
-        wait.start()
-    try:
-        return texts.decode_text(sys.stdin.buffer.read(), "standard input").rstrip("\n")
-    except OSError as error:
-        raise UsageError(f"cannot read standard input: {error.strerror or error}") from error
-    finally:
-        wait.cancel()
