@@ -178,10 +178,10 @@ def limited(
 
 
 def attempts(
-    env: Env, arguments: Sequence[str], text: str = ""
+    env: Env, arguments: Sequence[str], text: str = "", step: int = 100_000
 ) -> Iterator[subprocess.CompletedProcess[str]]:
     """Runs with more and more memory; how much a process maps differs by machine."""
-    for kib in range(500_000, 2_600_000, 100_000):
+    for kib in range(400_000, 2_600_000, step):
         done = limited(env, kib, arguments, text)
         assert done.returncode in (0, 5), (kib, done.stderr)
         assert "Traceback" not in done.stderr, kib
@@ -222,7 +222,7 @@ def test_a_chat_says_it_once_and_goes_on(home: Env, tmp_path: Path) -> None:
     """Nobody asked for a size: the context that was chosen is halved."""
     model = tiny_gemma(tmp_path / "tiny.gguf", heads=16, kv_heads=16, head_size=128)
     arguments = ["chat", str(model), "-t", "0", "-n", "2", "--no-history"]
-    all_done = list(attempts(home, arguments, "Hello\nAgain\n"))
+    all_done = list(attempts(home, arguments, "Hello\nAgain\n", step=30_000))
     stepped = [done for done in all_done if "going on with" in done.stderr]
     assert stepped, [done.stderr for done in all_done]
     for done in stepped:
