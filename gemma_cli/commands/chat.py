@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
-from typing import TYPE_CHECKING, Annotated, cast, get_args
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -80,7 +80,6 @@ def chat(
 
     settings = load_settings()
     asked = generation.over(settings)
-    context_full = checked_context_full(settings.context_full)
     no_history = no_history or settings.history is False
     writer = ChatWriter(plain=plain)
     with closing(open_journal(writer)) as journal:
@@ -111,7 +110,7 @@ def chat(
                 models.present.sha,
                 asked.think,
                 reads_ahead=read_ahead,
-                context_full=context_full,
+                context_full=cast("ContextFull", settings.context_full or "drop"),
                 models=models,
                 documents=FilesHere(),
                 copy=copy,
@@ -123,16 +122,6 @@ def chat(
             if code == ExitCode.OK:
                 models.keep_state()
     raise typer.Exit(code)
-
-
-def checked_context_full(value: str | None) -> ContextFull:
-    """The setting; UsageError for a word that it does not take."""
-    from gemma_cli.chat.session import ContextFull
-
-    known = get_args(ContextFull)
-    if value is not None and value not in known:
-        raise UsageError(f"context_full takes {', '.join(known)}, not '{value}'")
-    return cast("ContextFull", value or "drop")
 
 
 def _file_commands(files: list[str], pins: list[str]) -> list[str]:
