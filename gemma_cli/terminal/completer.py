@@ -20,6 +20,8 @@ from gemma_cli.terminal.sanitize import clean_line, strip_controls
 _LAST_WORD = re.compile(r'(?:"(?:[^"\\\n]|\\.)*"?|[^\s"])*$')
 # At the beginning, or after white space or an opening bracket: no e-mail address.
 _MENTION = re.compile(r'(?<![^\s(\[{<])@("(?:[^"\\\n]|\\.)*|[^\s"]*)$')
+# Of a path its last part, with the slash of a folder and without quotes.
+_NAME = re.compile(r'([^/\\"]*/?)"?$')
 
 Complete = Callable[[str], Iterable[tuple[str, str]]]
 CompletePath = Callable[[str], Iterable[str]]
@@ -61,7 +63,7 @@ class _Commands(Completer):
         word = _LAST_WORD.search(line)
         length = len(word[0]) if word else 0
         for replacement, meaning in self._complete(line):
-            yield _completion(replacement, length, meaning)
+            yield _completion(replacement, length, replacement, meaning)
 
 
 class _Mentions(Completer):
@@ -78,14 +80,15 @@ class _Mentions(Completer):
         if typed is None:
             return
         for path in self._complete_path(typed):
-            yield _completion(path, len(typed), "")
+            name = _NAME.search(path)
+            yield _completion(path, len(typed), name[1] if name else path)
 
 
-def _completion(text: str, replaced: int, meaning: str) -> Completion:
+def _completion(text: str, replaced: int, shown: str, meaning: str = "") -> Completion:
     """What is inserted is data; what the menu shows is safe to see."""
     return Completion(
         strip_controls(text),
         -replaced,
-        display=clean_line(text),
+        display=clean_line(shown),
         display_meta=clean_line(meaning),
     )

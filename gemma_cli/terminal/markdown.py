@@ -13,6 +13,7 @@ from copy import deepcopy
 from typing import Any, TextIO
 
 from gemma_cli.terminal.blocks import Before, LineRenderer, Unit, make_parser, parse
+from gemma_cli.terminal.keyboard import stops
 from gemma_cli.terminal.sanitize import clean
 
 _FRAME_S = 1 / 30
@@ -45,6 +46,7 @@ class StreamingMarkdown:
         self._before = Before()
         self._empty = True
         self._painted = 0
+        self._stops = stops()
         self._next_frame = 0.0
         self._has_new_line = False
 
@@ -116,6 +118,8 @@ class StreamingMarkdown:
 
     def _replace(self, settled: list[str], live: list[str]) -> None:
         """Print settled lines for good and the tail below, over the tail as it was."""
+        if stops() != self._stops:  # the shell wrote below it: painted anew below that
+            self._stops, self._painted = stops(), 0
         up = f"\x1b[{self._painted}A" if self._painted else ""
         erase = f"\r{up}\x1b[J" if self._painted else ""
         body = "".join(f"{line}\n" for line in settled)

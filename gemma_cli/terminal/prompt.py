@@ -256,9 +256,10 @@ class PromptReader:
         def _clear(event: KeyPressEvent) -> None:
             if self._editor is not None:
                 return  # it was meant for the editor
-            if event.current_buffer.text:
+            buffer = event.current_buffer
+            if buffer.text:
                 # It can be had again with the arrow keys.
-                event.current_buffer.reset(append_to_history=True)
+                buffer.reset(append_to_history=buffer.text not in buffer.history.get_strings())
                 self._pasted = False
             else:
                 event.app.exit(exception=KeyboardInterrupt, style="class:aborting")
