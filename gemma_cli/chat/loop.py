@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from gemma_cli.chat import commands
+from gemma_cli.chat.attaching import quoted
 from gemma_cli.chat.interface import Entry, Reader, Writer
 from gemma_cli.chat.interrupts import Hangup, Hangups
 from gemma_cli.chat.records import Summary
@@ -114,7 +115,7 @@ class ChatLoop:
         mentioned = session.documents.mentioned(text) if session.documents else []
         documents = [*session.attached]
         for path in mentioned:
-            documents += self._talk.attach(f'"{path}"')
+            documents += self._talk.attach(quoted(path))
         session.attached.clear()
         self._talk.ask(text, documents)
 

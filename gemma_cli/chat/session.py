@@ -87,6 +87,25 @@ class Documents(Protocol):
         """What it says in parts that fit into `limit` tokens each."""
 
 
+@dataclass(frozen=True, slots=True)
+class Persona:
+    """A kept prompt, filled in. message: what the next one begins with; "" for none."""
+
+    system: str
+    message: str
+    sampling: Sampling
+
+
+class Prompts(Protocol):
+    """Prompts that one keeps."""
+
+    def names(self) -> list[tuple[str, str]]:
+        """Each with what it is for."""
+
+    def use(self, name: str, values: Mapping[str, str], sampling: Sampling) -> Persona:
+        """The prompt with its variables' values, over that sampling. Raises UsageError."""
+
+
 @dataclass(slots=True)
 class Session:
     """One chat with one model. label: the model's name as it is shown and saved.
@@ -117,6 +136,7 @@ class Session:
     used: int | None = None
     models: Models | None = None
     documents: Documents | None = None
+    prompts: Prompts | None = None
     copy: Callable[[str], str] | None = None
 
     def typing(self, text: str) -> None:

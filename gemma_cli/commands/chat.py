@@ -59,6 +59,14 @@ def chat(
             help="Evaluate a message while it is being typed.",
         ),
     ] = True,
+    prompt: Annotated[
+        str | None,
+        typer.Option("--prompt", metavar="NAME", help="Use a kept prompt (gemma prompts list)."),
+    ] = None,
+    variables: Annotated[
+        list[str] | None,
+        typer.Option("--var", metavar="NAME=VALUE", help="A variable of that prompt (repeatable)."),
+    ] = None,
     generation: options.GenerationOptions,
 ) -> None:
     """Talk with a model. Every turn is saved as it happens."""
@@ -72,6 +80,8 @@ def chat(
     from gemma_cli.chat.session import Session
     from gemma_cli.commands import opening
     from gemma_cli.commands.attachments import FilesHere
+    from gemma_cli.commands.beginning import file_commands, prompt_command, said_sampling
+    from gemma_cli.commands.personas import PromptsHere
     from gemma_cli.commands.switching import ModelsHere
     from gemma_cli.commands.texts import argument_text
     from gemma_cli.settings import load_settings
@@ -80,6 +90,7 @@ def chat(
 
     settings = load_settings()
     asked = generation.over(settings)
+    persona = prompt_command(prompt, variables or [], generation)
     no_history = no_history or settings.history is False
     writer = ChatWriter(plain=plain)
     with closing(open_journal(writer)) as journal:
@@ -114,20 +125,16 @@ def chat(
                 models=models,
                 documents=FilesHere(),
                 copy=copy,
+                prompts=PromptsHere(),
+                by_hand=said_sampling(generation),
             )
-            first = _file_commands(files or [], pins or [])
+            first = [*file_commands(files or [], pins or []), *persona]
             code = talk(
                 session, journal, writer, saved, plain=plain, keep=not no_history, first=first
             )
             if code == ExitCode.OK:
                 models.keep_state()
     raise typer.Exit(code)
-
-
-def _file_commands(files: list[str], pins: list[str]) -> list[str]:
-    """What one would type in the chat to the same end."""
-    pinned = [f'/file --pin "{path}"' for path in pins]
-    return [*pinned, *(f'/file "{path}"' for path in files)]
 
 
 def talk(

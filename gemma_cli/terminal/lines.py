@@ -52,6 +52,7 @@ class LineReader:
     multiline: a turn goes on to the next empty line; a command is one line still.
     """
 
+    prefills = False
     multiline = False
 
     def __init__(self, source: BinaryIO, interactive: bool, say: Callable[[str], None]) -> None:

@@ -54,6 +54,7 @@ class PromptReader:
     """
 
     interactive = True
+    prefills = True
     multiline = False
 
     def __init__(

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, get_args
 
-from gemma_cli.chat.answering import NO_THOUGHTS
 from gemma_cli.chat.commands.registry import command, words
 from gemma_cli.chat.gauge import gauge_text
 from gemma_cli.chat.interface import Talk
@@ -221,44 +220,3 @@ def _models(session: Session) -> Models:
     if session.models is None:
         raise GemmaError("this chat has one model, loaded in one way")
     return session.models
-
-
-@command(
-    "/system",
-    argument="[TEXT]",
-    summary="set the system text (none: no text); alone: show it",
-    choices=words("none"),
-)
-def system(talk: Talk, argument: str) -> str:
-    session = talk.session
-    if not argument:
-        return session.conversation.system or "There is no system text."
-    session.conversation.system = "" if argument.lower() == "none" else argument
-    session.journal.save(session.conversation)
-    return (
-        "The system text is set; it holds from the next message on."
-        if session.conversation.system
-        else "The system text is taken away."
-    )
-
-
-@command(
-    "/think",
-    argument="[on|off]",
-    summary="let the model think first, or not; alone: show it",
-    choices=words("on", "off"),
-)
-def think(talk: Talk, argument: str) -> str:
-    session, wish = talk.session, argument.lower()
-    if wish not in ("", "on", "off"):
-        raise UsageError(f"/think takes on or off, not '{argument}'", "for example: /think on")
-    # While the model still loads nobody can know; then the next message tells.
-    if session.engine.progress() >= 1.0 and not session.engine.info().thinks:
-        return NO_THOUGHTS
-    if wish:
-        session.thinking = wish == "on"
-    return {
-        True: "The model thinks before it answers.",
-        False: "The model answers at once.",
-        None: "Whether the model thinks first is left to its template.",
-    }[session.thinking]
