@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import re
 from collections.abc import Iterator
 
 import pyte
@@ -41,6 +42,27 @@ CORPUS = {
     "wide": "日本語の文章はとても長くて折り返します。全角文字です。\n\n- 項目一\n- 項目二\n\n"
     "| 名前 | 値 |\n|---|---|\n| あ | い |\n\nעברית ועוד\n",
     "not yet": "- a\n--\n\n- a\n---\nb\n\ntext\n-\n\n| a | b |\n|--\n\n[ref]:\n/url\n\n[ref] *open",
+    "nested": "> - one\n>   1. two\n>\n>      > - three\n>      >\n>      >   ```py\n"
+    ">      >   x = 1\n>      >   ```\n> - four\n\n- > quoted\n  > > deeper\n\n  | a | b |\n"
+    "  |---|---|\n  | 1 | 2 |\n- ```sh\n  ls\n  ```\n- # heading\n",
+    "wide table": "| a heading that is long | another one | third |\n|---|:-:|--:|\n"
+    + "".join(f"| some words in row {n} | `code {n}` | {'9' * n} |\n" for n in range(1, 30)),
+    "table of wide characters": "| 日本語の見出し | emoji |\n|---|---|\n"
+    "| 全角文字の内容です | 👍🏽 👩‍👩‍👧 é ñ |\n| עברית | b |\n",
+    "many columns": "|" + "h|" * 20 + "\n|" + "-|" * 20 + "\n|" + "cell|" * 20 + "\n\nend\n",
+    "emoji": "👩‍👩‍👧‍👦 family, 👍🏽 thumb, 🇩🇪 flag, ❤️ heart, e\u0301, a\u0308\u0301\u0323. " * 4,
+    "right to left": "# שלום\n\nمرحبا **بالعالم** و `code` ثم [link](http://x.y).\n\n"
+    "- אחת\n- שתיים\n",
+    "odd languages": "```c++ title=x\nint a;\n```\n```{.python}\nx = 1\n```\n"
+    "```no-such-language\ny\n```\n```console\n$ ls\n```\n```json\n"
+    '{"a": [1, null]}\n```\n````md\n```\nx\n```\n````\n',
+    "long line": "word" * 100
+    + "\n\n```\n"
+    + "x" * 200
+    + "\n```\n\n<http://example.org/"
+    + "p/" * 60
+    + ">",
+    "reference after its use": "See [home] and [1].\n\n- x\n\n[home]: http://e.org\n[1]: /u 'T'\n",
     "nothing": "",
     "blank": "\n\n \n",
     "tight end": "para\n\n- item\n    - deep\n        - deeper\n\n            code in it\n\nend",
@@ -115,7 +137,7 @@ def in_one_go(text: str, columns: int, lines: int) -> list[str]:
     """The units of the whole text, printed one after the other: no stream, no tail."""
     renderer = LineRenderer(colour=True)
     printed: list[str] = []
-    for unit in parse(make_parser(), text, {}, Before()):
+    for unit in parse(make_parser(), text, Before()):
         block = renderer.lines(unit, columns)
         if printed and block and not unit.glued:
             printed.append("")
@@ -147,12 +169,44 @@ def test_a_stream_ends_as_if_rendered_in_one_go(name: str, columns: int, lines: 
 FRAGMENTS = st.sampled_from(
     ["- ", "* ", "1. ", "2) ", "> ", "# ", "```\n", "~~~", "    ", "  ", "\t", "\n", "\n\n", "---",
      "===", "| a | b |\n", "|---|---|\n", "*", "**", "`", "[a]", "(u)", "word", "word ", "日本",
-     "\\", "&amp;", "<b>"]
+     "\\", "&amp;", "<b>", ">> ", ">\n", "> - ", "> | c | d |\n> |---|---|\n", "  - ", "   1. ",
+     "[r]: /u\n", "[r]", "![i](u)", "<http://a.b>", "http://c.d ", "~~", "é", "👩‍👧", "שלום ",
+     "***\n", "| 日本語の列 | x |\n", "```py\ndef f():\n"]
 )  # fmt: skip
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
-@example(pieces=["- a\n", "-", "-", "-", "x\n", "\n", "b"])
-@given(pieces=st.lists(FRAGMENTS, max_size=30))
-def test_any_markdown_cut_anywhere(pieces: list[str]) -> None:
-    assert streamed(pieces, 24, 8).rows() == in_one_go("".join(pieces), 24, 8)
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@example(pieces=["# [r]\n", "- ```\n", "[r]: /u\n"], size=(20, 5))
+@example(pieces=["- a\n", "-", "-", "-", "x\n", "\n", "b"], size=(24, 8))
+@given(
+    pieces=st.lists(FRAGMENTS, max_size=30),
+    size=st.tuples(st.integers(2, 40), st.integers(2, 12)),
+)
+def test_any_markdown_cut_anywhere(pieces: list[str], size: tuple[int, int]) -> None:
+    assert streamed(pieces, *size).rows() == in_one_go("".join(pieces), *size)
+
+
+def test_no_address_is_lost() -> None:
+    text = "![i](http://a.b/i.png) [x](http://c.d) <http://e.f> [r] http://g.h\n\n[r]: http://i.j\n"
+    shown = "".join(row[:1] for rows in in_one_go(text, 200, 5) for row in rows.split("|"))
+    for address in ("a.b/i.png", "c.d", "e.f", "g.h", "i.j"):
+        assert f"http://{address}" in shown
+
+
+# Black, white and yellow as text, bright ones too: each is invisible on some background.
+_UNREADABLE = re.compile(r"\x1b\[(?:\d+;)*(?:3[037]|9[037]|[34]8;|4\d|10\d)(?:;\d+)*m")
+
+
+@pytest.mark.parametrize("name", CORPUS)
+def test_colours_are_readable_on_light_and_dark(name: str) -> None:
+    written = streamed([CORPUS[name]], 80, 24).written
+    assert not _UNREADABLE.search(written)
+    assert "\x1b]8" not in written
+
+
+@pytest.mark.parametrize("name", CORPUS)
+def test_no_colour_leaves_bold_and_dim(name: str) -> None:
+    renderer = LineRenderer(colour=False)
+    for unit in parse(make_parser(), CORPUS[name], Before()):
+        for codes in re.findall(r"\x1b\[([\d;]*)m", "".join(renderer.lines(unit, 80))):
+            assert set(codes.split(";")) <= {"", "0", "1", "2", "3", "4", "9"}

@@ -12,7 +12,6 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -96,15 +95,17 @@ class Before:
 
 def make_parser() -> MarkdownIt:
     # HTML is shown as written: a terminal has no use for it, and Rich would drop
-    # every <word>. An image becomes a link, so that its address is seen.
+    # every <word>. An image becomes a link, so that its address is seen. References
+    # such as [1] and their definitions are shown as written too: a definition often
+    # comes last, when what refers to it is printed, and its address would vanish.
     parser = MarkdownIt("commonmark", {"html": False})
-    return parser.enable(["strikethrough", "table"]).disable("image")
+    return parser.enable(["strikethrough", "table"]).disable(["image", "reference"])
 
 
-def parse(parser: MarkdownIt, text: str, env: dict[str, Any], before: Before) -> list[Unit]:
-    """The units of a text. env holds link references and receives new ones."""
+def parse(parser: MarkdownIt, text: str, before: Before) -> list[Unit]:
+    """The units of a text."""
     units: list[Unit] = []
-    for block in _top_level(parser.parse(text, env)):
+    for block in _top_level(parser.parse(text)):
         units += _units_of(block, before if not units else Before())
     return units
 

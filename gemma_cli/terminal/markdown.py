@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from copy import deepcopy
-from typing import Any, TextIO
+from typing import TextIO
 
 from gemma_cli.terminal.blocks import Before, LineRenderer, Unit, make_parser, parse
 from gemma_cli.terminal.keyboard import stops
@@ -41,7 +40,6 @@ class StreamingMarkdown:
         self._out, self._live = out, live
         self._parser = make_parser()
         self._renderer = LineRenderer(colour)
-        self._env: dict[str, Any] = {}
         self._tail = ""
         self._before = Before()
         self._empty = True
@@ -89,7 +87,6 @@ class StreamingMarkdown:
         self._empty = self._empty and not printed
         lines = self._tail.split("\n")
         cut = rest.first_line
-        self._collect_references("\n".join(lines[:cut]))
         if rest.kind == "code" and rest.glued:
             # The opening fence stays, the settled code below it goes.
             done = sum(len(unit.code) for unit in final if unit.first_line == cut)
@@ -110,11 +107,7 @@ class StreamingMarkdown:
         return lines
 
     def _parse(self, text: str) -> list[Unit]:
-        return parse(self._parser, text, deepcopy(self._env), self._before)
-
-    def _collect_references(self, text: str) -> None:
-        if "]:" in text:
-            self._parser.parse(text, self._env)
+        return parse(self._parser, text, self._before)
 
     def _replace(self, settled: list[str], live: list[str]) -> None:
         """Print settled lines for good and the tail below, over the tail as it was."""
