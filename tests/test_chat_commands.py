@@ -551,3 +551,27 @@ def test_kept_prompts(begin: Begin, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert engine.asked[-1][-1].text == "Shorten to 5 words:\n\nOther text."
     assert engine.samplings[-1].temperature == 1
     assert "no VAR=VALUE" in chat.type("/prompt short five")
+
+
+def test_a_message_that_cannot_be_sent_comes_back_to_be_changed(
+    begin: Begin, tmp_path: Path
+) -> None:
+    (tmp_path / "x.bin").write_bytes(bytes(range(256)) * 9)
+    chat = begin()
+    said = chat.type(f"what is @{tmp_path}/x.bin here", "what then?")
+    assert "x.bin" in said
+    assert chat.reader.prefilled == [f"what is @{tmp_path}/x.bin here"]
+    assert chat.path() == ["what then?", "You said: what then?"]
+    (tmp_path / "n.txt").write_text("note " * 50)
+    chat = begin(FakeEngine(n_ctx=100))
+    chat.type(f"/file {tmp_path}/n.txt", "word " * 90)
+    assert chat.path() == []
+    assert len(chat.session.attached) == 1
+
+
+def test_the_gauge_follows_the_tree(begin: Begin) -> None:
+    chat = begin(FakeEngine(n_ctx=60))
+    chat.type(*(words(number) for number in range(6)))
+    assert "left the context window" in chat.type("/context")
+    assert "left the context window" not in chat.type("/undo 5", "/context")
+    assert chat.session.used == len(chat.session.engine.render(chat.talk.upcoming("")).tokens)

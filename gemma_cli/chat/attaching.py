@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from gemma_cli.chat.compaction import part_request, summary_tokens
 from gemma_cli.chat.conversation import Attachment
@@ -32,7 +33,10 @@ def attached(talk: Talk, words: str) -> list[Attachment]:
             talk.say(note)
         if gathered.question and not talk.confirm(gathered.question):
             continue
-        found += [fitted for each in gathered.documents if (fitted := _fitted(talk, each))]
+        for each in gathered.documents:
+            fitted = _fitted(talk, each, [*talk.session.attached, *found])
+            if fitted is not None:
+                found.append(fitted)
     return found
 
 
@@ -40,11 +44,14 @@ def size_note(session: Session, document: Attachment) -> str:
     return f"{document.name}: {session.tokens(document.text):,} tokens"
 
 
-def _fitted(talk: Talk, document: Attachment) -> Attachment | None:
-    """The document; where it is too large, what the user wants of it. None: nothing."""
+def _fitted(talk: Talk, document: Attachment, others: Sequence[Attachment]) -> Attachment | None:
+    """The document; where it is too large, what the user wants of it. None: nothing.
+
+    others: those that go with it.
+    """
     session = talk.session
     talk.wait()
-    limit, size = _room(session), session.tokens(document.text)
+    limit, size = _room(session, others), session.tokens(document.text)
     if size <= limit:
         return document
     assert session.documents is not None, "it came from there"
@@ -63,11 +70,11 @@ def _fitted(talk: Talk, document: Attachment) -> Attachment | None:
     )
 
 
-def _room(session: Session) -> int:
+def _room(session: Session, others: Sequence[Attachment]) -> int:
     """Tokens for a document, when every earlier turn has left the window."""
     opening = [*session.conversation.opening(), Message("user", "")]
     taken = len(session.engine.render(opening, thinking=session.thinking).tokens)
-    taken += sum(session.tokens(each.text) for each in session.attached)
+    taken += sum(session.tokens(each.text) for each in others)
     n_ctx = session.engine.info().n_ctx
     # Half of the answer's room is left to the question itself.
     return n_ctx - taken - answer_room(n_ctx, session.sampling.max_tokens) * 3 // 2

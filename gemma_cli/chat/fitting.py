@@ -114,8 +114,9 @@ def compact(session: Session, last: Turn, write: Write) -> str:
     saved = size - _size(session)
     upto = sum(turn.role == "user" for turn in conversation.path_to(last.id))
     whose = "turn 1" if upto == 1 else f"turns 1 to {upto}"
+    gain = f"saves {saved:,} tokens" if saved >= 0 else f"is {-saved:,} tokens longer than they are"
     return (
-        f"A summary stands for {whose} now and saves {saved:,} tokens. /compact show, "
+        f"A summary stands for {whose} now and {gain}. /compact show, "
         "/edit summary, /compact off: what was said stays in this chat."
     )
 

@@ -8,7 +8,9 @@ from itertools import pairwise
 from gemma_cli.chat.branches import excerpt
 from gemma_cli.chat.conversation import opening_message
 from gemma_cli.chat.session import Session
+from gemma_cli.chat.window import answer_room, leaving
 from gemma_cli.engine.protocol import Message
+from gemma_cli.errors import PromptTooLongError
 
 _MOST_TURNS = 16
 
@@ -19,7 +21,8 @@ def gauge_text(session: Session) -> str:
     The engine is ready. The parts add up to the prompt that an empty message
     would have now: each is what the prompt loses without it.
     """
-    opening, turns = _opening(session), _turns(session)
+    skip = _skip(session)
+    opening, turns = _opening(session), _turns(session, skip)
     used = sum(tokens for _, tokens in (*opening, *turns))
     n_ctx = session.engine.info().n_ctx
     waiting = [
@@ -31,7 +34,23 @@ def gauge_text(session: Session) -> str:
     lines = [f"{name:<{width}}  {tokens:>9,}" for name, tokens in rows]
     free = max(0, n_ctx - used - sum(tokens for _, tokens in waiting))
     lines.append(f"{used:,} of {n_ctx:,} tokens are used, {free:,} are free.")
-    return "\n".join([*lines, *_left(session)])
+    return "\n".join([*lines, *_left(session, skip)])
+
+
+def measure(session: Session) -> None:
+    """Count what the context window holds before the next message; the engine is ready."""
+    session.used = _upcoming(session, _skip(session))
+
+
+def _skip(session: Session) -> int:
+    """How many of the standing exchanges would leave for an empty message now."""
+    answered = sum(len(pair) == 2 for pair in session.conversation.standing())
+    n_ctx = session.engine.info().n_ctx
+    room = answer_room(n_ctx, session.sampling.max_tokens)
+    try:
+        return leaving(answered + 1, lambda skip: _upcoming(session, skip), n_ctx, room)
+    except PromptTooLongError:
+        return answered
 
 
 def _opening(session: Session) -> list[tuple[str, int]]:
@@ -43,11 +62,10 @@ def _opening(session: Session) -> list[tuple[str, int]]:
     return [("the chat's format", sizes[0]), *zip(names, grown, strict=True)]
 
 
-def _turns(session: Session) -> list[tuple[str, int]]:
+def _turns(session: Session, first: int) -> list[tuple[str, int]]:
     talk = session.conversation
     answered = [pair for pair in talk.standing() if len(pair) == 2]
     places = {turn.id: number for number, turn in enumerate(talk.questions(), start=1)}
-    first = min(session.skipped(), len(answered))
     sizes = [_upcoming(session, skip) for skip in range(first, len(answered) + 1)]
     return [
         (f"turn {places[pair[0].id]} {excerpt(pair[0].text)}", sizes[at] - sizes[at + 1])
@@ -74,9 +92,10 @@ def _shortened(turns: list[tuple[str, int]]) -> list[tuple[str, int]]:
     return [*head, (f"{len(between)} turns between", total), *tail]
 
 
-def _left(session: Session) -> list[str]:
+def _left(session: Session, skip: int) -> list[str]:
+    left = {pair[0].id for pair in session.conversation.standing()[:skip]}
     questions = session.conversation.questions()
-    gone = [number for number, turn in enumerate(questions, start=1) if turn.id in session.left]
+    gone = [number for number, turn in enumerate(questions, start=1) if turn.id in left]
     if not gone:
         return []
     which = f"Turn {gone[0]}" if len(gone) == 1 else f"Turns {gone[0]} to {gone[-1]}"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from gemma_cli.chat import commands
 from gemma_cli.chat.attaching import quoted
+from gemma_cli.chat.gauge import measure
 from gemma_cli.chat.interface import Entry, Reader, Writer
 from gemma_cli.chat.interrupts import Hangup, Hangups
 from gemma_cli.chat.records import Summary
@@ -81,7 +82,7 @@ class ChatLoop:
         try:
             engine.info()
             if self._session.used is None and len(self._session.conversation):
-                self._session.measure()
+                measure(self._session)
         except GemmaError as failure:
             if engine is self._session.engine:
                 self._failure = failure
@@ -106,8 +107,15 @@ class ChatLoop:
             self._send(text, then)
         except GemmaError as error:
             self._talk.report(error)
+            self._talk.prefill(text, lambda changed: self._send(changed, then))
+        except KeyboardInterrupt:
+            if not self._reader.interactive:
+                raise
+            self._writer.say("Stopped: it was not sent.")
+            self._talk.prefill(text, lambda changed: self._send(changed, then))
 
     def _send(self, text: str, then: Callable[[str], None] | None) -> None:
+        """Give it to who waits for it, or ask it; GemmaError, KeyboardInterrupt: it was not."""
         if then is not None:
             then(text)
             return
@@ -116,8 +124,11 @@ class ChatLoop:
         documents = [*session.attached]
         for path in mentioned:
             documents += self._talk.attach(quoted(path))
+        before = session.conversation.leaf
         session.attached.clear()
         self._talk.ask(text, documents)
+        if documents and session.conversation.leaf == before:
+            session.attached[:] = documents  # it was refused
 
     def _send_anyway(self, word: str) -> bool:
         """A line that looks like a command but is none is sent only if the user says so."""
@@ -172,6 +183,6 @@ class ChatLoop:
         session.used = None
         if session.engine.progress() >= 1.0 and self._talk.ending is None:
             try:
-                session.measure()
+                measure(session)
             except GemmaError:
                 session.used = None  # a template that refuses it says so when one asks

@@ -153,11 +153,6 @@ class Session:
         standing = self.conversation.standing()
         return sum(pair[0].id in self.left for pair in standing)
 
-    def measure(self) -> None:
-        """Count what the context window holds before the next message; the engine is ready."""
-        messages = self.conversation.upcoming("", self.skipped())
-        self.used = len(self.engine.render(messages, thinking=self.thinking).tokens)
-
     def tokens(self, text: str) -> int:
         """How many tokens a text has for the model."""
         return len(self.engine.raw(text).tokens) - len(self.engine.raw("").tokens)

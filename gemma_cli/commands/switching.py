@@ -106,7 +106,7 @@ class ModelsHere:
             self._engine = engine
         self._chosen, self._asked = chosen, asked
         self._model = self._described()
-        return self._notes(closed_first=first)
+        return self._notes(changes, closed_first=first)
 
     def _open_alone(
         self, chosen: ChosenModel, asked: GenerationOptions, wait: Callable[[Engine], None]
@@ -125,12 +125,12 @@ class ModelsHere:
             self._model = self._described()
             raise
 
-    def _notes(self, *, closed_first: bool) -> list[str]:
+    def _notes(self, changes: Mapping[str, str], *, closed_first: bool) -> list[str]:
         installed, info = self._chosen.installed, self._engine.info()
         notes = [
             f"{installed.name} ({installed.quant or 'unknown quantization'}) answers from here "
             f"on: a context of {info.n_ctx:,} tokens, {info.gpu_layers} of {info.n_layers + 1} "
-            "layers on a GPU."
+            "layers on a GPU" + "".join(f", {name} {changes[name]}" for name in changes) + "."
         ]
         if closed_first:
             notes.append("The model before it was closed first: memory is for one of them.")

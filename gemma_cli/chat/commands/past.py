@@ -77,7 +77,7 @@ def recall(talk: Talk, summary: Summary) -> None:
     count = f"{summary.turns} turn" + ("" if summary.turns == 1 else "s")
     talk.say(f"Chat {summary.id}, {count}: {summary.title}")
     exchanges = talk.session.conversation.exchanges()
-    if not exchanges:
+    if not exchanges or not talk.reader.interactive:
         return
     question, *answers = exchanges[-1]
     talk.say(f">>> {question.text}")
