@@ -193,6 +193,31 @@ def test_no_address_is_lost() -> None:
         assert f"http://{address}" in shown
 
 
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    words=st.lists(st.text("abcdefghij", min_size=1, max_size=12), min_size=1, max_size=12),
+    marks=st.lists(
+        st.sampled_from(["- ", "> ", "1. ", "# ", "```py\n", "| a | b |\n|---|---|\n| x | "]),
+        max_size=5,
+    ),
+    columns=st.integers(3, 40),
+)
+def test_no_word_is_lost_however_narrow(words: list[str], marks: list[str], columns: int) -> None:
+    text = "".join(marks) + " ".join(words).upper() + "\n"
+    rows = in_one_go(text, columns, 6)
+    shown = "".join(cell[:1] for row in rows for cell in row.split("|"))
+    assert re.sub("[^A-J]", "", shown) == "".join(words).upper()
+
+
+@pytest.mark.parametrize("columns", [12, 20, 40, 120])
+def test_no_cell_is_lost_however_wide_the_table(columns: int) -> None:
+    for name, letters in (("many columns", "cl"), ("wide table", "9"), ("tall table", "0369")):
+        rows = in_one_go(CORPUS[name], columns, 10)
+        shown = "".join(cell[:1] for row in rows for cell in row.split("|"))
+        for letter in letters:
+            assert shown.count(letter) == CORPUS[name].count(letter), (name, letter)
+
+
 # Black, white and yellow as text, bright ones too: each is invisible on some background.
 _UNREADABLE = re.compile(r"\x1b\[(?:\d+;)*(?:3[037]|9[037]|[34]8;|4\d|10\d)(?:;\d+)*m")
 

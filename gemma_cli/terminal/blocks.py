@@ -15,38 +15,22 @@ from dataclasses import dataclass, field
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.markdown import ListElement, Markdown
-from rich.style import Style
-from rich.syntax import ANSISyntaxTheme, Syntax
+from rich.console import Console, RenderableType
+from rich.markdown import Markdown
 from rich.text import Text
 from rich.theme import Theme
 
+from gemma_cli.terminal.elements import ELEMENTS, highlighted
 from gemma_cli.terminal.sanitize import clean
 
 # Lines of code that are highlighted together. The piece before is their context,
 # and nothing more: a line costs the same at the end of a long block.
 CODE_PIECE = 32
 
+_LEAST_WIDTH, _INDENT = 8, 4
+
 _TRAILING = re.compile(r"(?: |\x1b\[[\d;]*m)+$")
 
-# The terminal's own palette, without its white, black and yellow: readable on
-# light and on dark backgrounds.
-_CODE_COLOURS = ANSISyntaxTheme(
-    {
-        ("Comment",): Style(dim=True, italic=True),
-        ("Keyword",): Style(color="magenta"),
-        ("Literal", "String"): Style(color="green"),
-        ("Literal", "Number"): Style(color="cyan"),
-        ("Name", "Function"): Style(color="blue"),
-        ("Name", "Class"): Style(color="blue", bold=True),
-        ("Name", "Decorator"): Style(color="cyan"),
-        ("Name", "Tag"): Style(color="blue"),
-        ("Generic", "Deleted"): Style(color="red"),
-        ("Generic", "Inserted"): Style(color="green"),
-        ("Generic", "Heading"): Style(bold=True),
-    }
-)
 _THEME = Theme(
     {
         "markdown.code": "cyan",
@@ -173,6 +157,9 @@ class LineRenderer:
     def lines(self, unit: Unit, width: int) -> list[str]:
         if unit.kind == "code":
             return self._code(unit, width)
+        # Lists and quotes take their indent; what is in them keeps a width that can be read,
+        # and if need be the terminal breaks the lines.
+        width = max(width, _LEAST_WIDTH + _INDENT * _depth(unit.tokens))
         rendered = self._print(_Blocks([_cleaned(token) for token in unit.tokens], unit), width)
         while rendered and not rendered[-1]:
             rendered.pop()
@@ -190,7 +177,7 @@ class LineRenderer:
         if unit.opens:
             lines += self._print(Text(f"─── {name}".rstrip(), style="dim", no_wrap=True), width)
         if unit.code:
-            lines += self._print(_highlighted(name, unit.context, unit.code), width)
+            lines += self._print(highlighted(name, unit.context, unit.code), width)
         if unit.closes:
             lines += self._print(Text("───", style="dim"), width)
         return lines
@@ -205,17 +192,17 @@ class LineRenderer:
         return [_TRAILING.sub(_without_spaces, line) for line in lines]
 
 
+def _depth(tokens: Sequence[Token]) -> int:
+    deepest = depth = 0
+    for token in tokens:
+        if token.type.startswith(("list_item", "blockquote")):
+            depth += token.nesting
+            deepest = max(deepest, depth)
+    return deepest
+
+
 def _without_spaces(match: re.Match[str]) -> str:
     return "\x1b[0m" if match.start() and "\x1b" in match[0] else ""
-
-
-def _highlighted(language: str, context: Sequence[str], code: Sequence[str]) -> Text:
-    syntax = Syntax("", language or "text", theme=_CODE_COLOURS, tab_size=4)
-    text = syntax.highlight(clean("\n".join((*context, *code))))
-    lines = text.split("\n", allow_blank=True)[len(context) : len(context) + len(code)]
-    shown = Text("\n", overflow="fold").join(lines)
-    shown.expand_tabs(4)
-    return shown
 
 
 def _cleaned(token: Token) -> Token:
@@ -238,29 +225,13 @@ def _without_autolinks(tokens: Sequence[Token]) -> list[Token]:
     ]
 
 
-class _List(ListElement):
-    """Room for two digits from the first number on, so that no later item moves it."""
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        if self.list_type == "bullet_list_open":
-            yield from super().__rich_console__(console, options)
-            return
-        start = 1 if self.list_start is None else self.list_start
-        for number, item in enumerate(self.items, start):
-            yield from item.render_number(console, options, number, max(number, 99))
-
-
 class _Blocks(Markdown):
     """Rich's Markdown over tokens that are parsed already."""
 
-    elements = {  # noqa: RUF012 - the base class declares it
-        **Markdown.elements,
-        "bullet_list_open": _List,
-        "ordered_list_open": _List,
-    }
+    elements = ELEMENTS
 
     def __init__(self, tokens: list[Token], unit: Unit) -> None:
-        super().__init__("", code_theme="ansi_dark", hyperlinks=False)
+        super().__init__("", hyperlinks=False)
         if unit.kind == "item":
             tokens[0] = tokens[0].copy(attrs={**tokens[0].attrs, "start": unit.number})
         self.parsed = tokens
