@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gemma_cli.chat.codeblocks import code_blocks
+from gemma_cli.chat.commands import completions
 from gemma_cli.chat.conversation import Attachment, Conversation
 from gemma_cli.chat.history import History
 from gemma_cli.chat.journal import HistoryJournal, NoJournal
@@ -485,7 +486,10 @@ class FakeModels:
             raise ModelNotFoundError(f"no model {name}")
         self.asked |= changes
         label = name or self.present.label
-        engine = FakeEngine(self.known[label], n_ctx=int(changes.get("ctx", 4096)))
+        load_s = 5.0 if name == "slow" else 0.0
+        engine = FakeEngine(self.known[label], n_ctx=int(changes.get("ctx", 4096)), load_s=load_s)
+        if name == "slow":
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
         wait(engine)
         self.present = Model(engine, label, f"sha of {label}", Sampling(temperature=0.5, top_k=7))
         return [f"{label} answers from here on"]
@@ -575,3 +579,40 @@ def test_the_gauge_follows_the_tree(begin: Begin) -> None:
     assert "left the context window" in chat.type("/context")
     assert "left the context window" not in chat.type("/undo 5", "/context")
     assert chat.session.used == len(chat.session.engine.render(chat.talk.upcoming("")).tokens)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a POSIX timer")
+def test_ctrl_c_while_another_model_loads_keeps_the_old_one(begin: Begin) -> None:
+    chat = begin(FakeEngine(["old", "still old"]))
+    present = Model(chat.session.engine, "fake:1b", None, Sampling())
+    chat.session.models = FakeModels(present, {"fake:1b": [], "slow": ["new"]})
+    before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        assert "Stopped. Nothing was changed." in chat.type("a", "/model slow", "b")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert chat.path()[-1] == "still old"
+    assert chat.code == 0
+
+
+def test_arguments_are_completed(begin: Begin, tmp_path: Path) -> None:
+    chat = begin()
+    present = Model(chat.session.engine, "fake:1b", None, Sampling())
+    chat.session.models = FakeModels(present, {"fake:1b": [], "other": []})
+    chat.type("first", "/regen", "/title Named")
+
+    def offered(typed: str) -> list[str]:
+        return [word for word, _ in completions(typed, chat.session)]
+
+    assert offered("/model o") == ["other"]
+    assert offered("/goto ") == ["1", "a", "b"]
+    assert offered("/resume ") == ["1"]
+    assert offered("/help conti") == ["continue"]
+    assert offered("/set ct") == ["ctx"]
+    assert offered("/compact s") == ["show"]
+    assert offered("/export js") == ["json", "jsonl"]
+    assert offered("/nothing ") == []
+    (tmp_path / "some file.txt").write_text("x")
+    assert any("some file.txt" in path for path in offered(f"see @{tmp_path}/so"))
+    chat.session.journal = NoJournal()
+    assert offered("/resume ") == []

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gemma_cli.chat.conversation import Conversation, Turn
+from gemma_cli.chat.conversation import SUMMARY, Attachment, Conversation, Turn
 from gemma_cli.engine.protocol import Message
 
 
@@ -72,3 +72,34 @@ def test_any_tree(steps: list[tuple[int, bool]], now: float) -> None:
     assert [turn.parent for turn in path] == [None, *(turn.id for turn in path)][: len(path)]
     roles = [message.role for message in talk.messages()]
     assert not any(a == b for a, b in pairwise(roles))
+
+
+def test_a_summary_stands_for_what_came_before() -> None:
+    talk = Conversation("be brief")
+    talk.pinned = (Attachment("a.txt", "pinned"),)
+    talk.add("user", "one")
+    first = talk.add("assistant", "1")
+    talk.add("user", "two", attachments=(Attachment("b.txt", "attached"),))
+    second = talk.add("assistant", "2")
+    leaf = talk.leaf
+    talk.summarise(first.id, "They counted.")
+    assert talk.leaf == leaf
+    assert [turn.text for turn in talk.path()] == ["one", "1", "two", "2"]
+    assert [turn.text for turn in talk.children(first.id)] == ["two"]
+    opening = f"be brief\n\npinned\n\n{SUMMARY}\nThey counted."
+    assert talk.messages() == [
+        Message("system", opening),
+        Message("user", "attached\n\ntwo"),
+        Message("assistant", "2"),
+    ]
+    talk.summarise(second.id, "They counted to two.")
+    assert talk.messages()[1:] == []
+    assert talk.upcoming("three")[1:] == [Message("user", "three")]
+    talk.go_to(first.id)
+    assert talk.summary() is not None
+    assert talk.opening_parts()[-1][0] == "summary of turn 1"
+    talk.summarise(first.id, "")
+    assert talk.summary() is None
+    assert talk.messages()[0].text == "be brief\n\npinned"
+    talk.go_to(None)
+    assert talk.messages() == [Message("system", "be brief\n\npinned")]

@@ -102,19 +102,20 @@ class ModelsHere:
             except BaseException:
                 engine.close()
                 raise
-            self._engine.close()
-            self._engine = engine
+            before, self._engine = self._engine, engine
         self._chosen, self._asked = chosen, asked
         self._model = self._described()
+        if not first:
+            before.close()
         return self._notes(changes, closed_first=first)
 
     def _open_alone(
         self, chosen: ChosenModel, asked: GenerationOptions, wait: Callable[[Engine], None]
     ) -> None:
         """Close the present engine, then start the other; on failure the present one again."""
-        self._engine.close()
         engine: LlamaEngine | None = None
         try:
+            self._engine.close()
             engine = self._started(chosen, asked)
             wait(engine)
             self._engine = engine
