@@ -42,7 +42,7 @@ _ALT_S = 0.1
 
 
 class PromptReader:
-    """A person at a terminal. Satisfies chat.loop's Reader.
+    """A person at a terminal. Satisfies chat.interface's Reader.
 
     complete: (line so far) -> (replacement of its last word, meaning); a word in double
     quotes may hold spaces. complete_path: what follows @ -> what it may become.

@@ -35,7 +35,7 @@ def wants_colour() -> bool:
 
 
 class ChatWriter:
-    """Satisfies chat.loop's Writer. plain: words as they come, nothing painted twice."""
+    """Satisfies chat.interface's Writer. plain: words as they come, nothing painted twice."""
 
     def __init__(self, plain: bool) -> None:
         self._markdown = not plain and wants_style(sys.stdout)
