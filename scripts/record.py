@@ -44,11 +44,11 @@ _ASKING = r">>> Send a message"
 
 
 class Home:
-    """An empty home folder with `gemma` in it, laid out as pipx does."""
+    """An empty home folder with `gemma` in it, laid out as pipx does. FileExistsError."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(mode=0o700)  # exists already: FileExistsError, nothing is overwritten
+        folder.mkdir(mode=0o700)
         venv = folder / ".local/share/pipx/venvs/gemma-cli"
         venv.parent.mkdir(parents=True)
         # Through the link Python finds its packages below this home.
@@ -171,7 +171,10 @@ def main() -> int:
     if unknown:
         parser.error(f"no such picture: {', '.join(unknown)}; there are {', '.join(_PICTURES)}")
     options.out.mkdir(parents=True, exist_ok=True)
-    home = Home(options.home)
+    try:
+        home = Home(options.home)
+    except FileExistsError:
+        parser.error(f"{options.home} is there already, and nothing in it is to be changed")
     try:
         for name in options.names or _PICTURES:
             target = options.out / f"{name}.svg"
