@@ -282,6 +282,7 @@ def test_a_full_context_refuses_if_one_wishes(begin: Begin) -> None:
     chat.type("/set context_full stop")
     said = chat.type(*(words(number) for number in range(5)))
     assert "would have to leave it | /compact" in said
+    assert "left the context window" not in chat.type("/context")
     assert len(chat.talk.path()) < 10
     assert "context_full takes drop, compact, stop" in chat.type("/set context_full maybe")
 

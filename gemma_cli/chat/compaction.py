@@ -59,7 +59,7 @@ def summarise(
     while rest:
         count = len(rest)
         while count and not fits(request(text, rest[:count], tokens)):
-            count //= 2
+            count -= max(1, count // 4)
         if not count:
             raise PromptTooLongError(
                 "a turn alone is too long for the context window, so it cannot be summarised",

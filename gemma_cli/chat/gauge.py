@@ -43,14 +43,20 @@ def measure(session: Session) -> None:
 
 
 def _skip(session: Session) -> int:
-    """How many of the standing exchanges would leave for an empty message now."""
+    """How many of the standing exchanges are not in the window now.
+
+    Those that were told, unless there is room for them again (one went back in
+    the tree); all that must be, where the window could not hold the rest.
+    """
     answered = sum(len(pair) == 2 for pair in session.conversation.standing())
     n_ctx = session.engine.info().n_ctx
     room = answer_room(n_ctx, session.sampling.max_tokens)
     try:
-        return leaving(answered + 1, lambda skip: _upcoming(session, skip), n_ctx, room)
+        needed = leaving(answered + 1, lambda skip: _upcoming(session, skip), n_ctx, room)
     except PromptTooLongError:
         return answered
+    told = min(session.skipped(), needed)
+    return told if _upcoming(session, told) < n_ctx else needed
 
 
 def _opening(session: Session) -> list[tuple[str, int]]:
