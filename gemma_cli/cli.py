@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from gemma_cli import __version__
 from gemma_cli.commands.bench import bench
 from gemma_cli.commands.chat import chat
+from gemma_cli.commands.completion import completion
 from gemma_cli.commands.config import app as config
 from gemma_cli.commands.doctor import doctor
 from gemma_cli.commands.history import app as history
@@ -46,6 +47,7 @@ app = typer.Typer(
     help="Talk to Google's Gemma models on your own machine.",
     epilog=_EXIT_CODES,
     no_args_is_help=True,
+    add_completion=False,  # Typer's own starts Python at each Tab; ours: gemma completion
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -63,6 +65,7 @@ app.command()(bench)
 app.add_typer(history, name="history")
 app.add_typer(prompts, name="prompts")
 app.add_typer(config, name="config")
+app.command()(completion)
 
 
 @app.callback()

@@ -21,9 +21,11 @@ def list_models(
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the models on this machine, or (--available) all there are."""
+    from gemma_cli.commands.completion import remember_models
     from gemma_cli.models.store import installed
 
     here = installed()
+    remember_models(here)
     if available:
         _available(here, json_output)
     elif json_output:

@@ -70,6 +70,7 @@ def _pull(
     accept_license: bool,
     watcher: Watcher,
 ) -> None:
+    from gemma_cli.commands.completion import remember_models
     from gemma_cli.commands.fitting import MachineCapacity
     from gemma_cli.models import hub
     from gemma_cli.models.demo import DEMO_ID
@@ -95,6 +96,7 @@ def _pull(
     check_space([file for one in wanted for file in one.everything])
     for one in wanted:
         watcher.here(_fetch(one, watcher))
+    remember_models()
 
 
 def _join_embedded(watcher: Watcher, dry_run: bool) -> None:

@@ -21,6 +21,7 @@ def rm(
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove models from this machine. Without a quantization: all that are here of it."""
+    from gemma_cli.commands.completion import remember_models
     from gemma_cli.models.catalog import parse_name
     from gemma_cli.terminal.tables import size
 
@@ -28,6 +29,7 @@ def rm(
     chosen = list({model.source: model for model in chosen}.values())
     _may_remove(chosen, yes)
     freed = sum(_remove(model, chosen, yes) for model in chosen)
+    remember_models()
     typer.echo(f"{size(freed)} freed", err=True)
 
 
