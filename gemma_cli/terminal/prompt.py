@@ -74,6 +74,7 @@ class PromptReader:
         self._typing = typing
         self._plain = plain
         self._pasted = False
+        self._changes = False  # a text that was there is being changed; Ctrl-C leaves it as it was
         self._interrupted = False
         self._asking: PromptSession[str] | None = None
         self._editor: Editor | None = None
@@ -111,6 +112,7 @@ class PromptReader:
     def read(self, initial: str = "") -> Entry | None:
         # What was a message once is one again, whatever it looks like.
         self._pasted = initial.startswith(("/", QUOTES))
+        self._changes = bool(initial)
         if self._interrupted:
             return None
         try:
@@ -258,7 +260,7 @@ class PromptReader:
             if self._editor is not None:
                 return  # it was meant for the editor
             buffer = event.current_buffer
-            if buffer.text:
+            if buffer.text and not self._changes:
                 # It can be had again with the arrow keys.
                 buffer.reset(append_to_history=buffer.text not in buffer.history.get_strings())
                 self._pasted = False
