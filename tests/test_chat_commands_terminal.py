@@ -60,6 +60,10 @@ def test_a_tree_is_made_and_walked(chat: Terminal) -> None:
     assert "France and Spain?" in said
     assert "Back before turn 1. To come back: /goto c1" in enter(chat, "/undo", "Back")
     enter(chat, "/goto b", "You are at b1")
+    chat.send("/edit\r")
+    chat.settle(0.5)
+    chat.send("\x03")
+    chat.wait_for("Nothing was changed")
     enter(chat, "And of Italy?", CUT)
     enter(chat, "/branch 1", "branch after turn 1. To come back: /goto b2")
     said = enter(chat, "/context", "tokens are used")
