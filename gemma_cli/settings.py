@@ -102,6 +102,12 @@ def accepted_types(key: str) -> tuple[type, ...]:
     return _ACCEPTED.get(key, ("a text", (str,)))[1]
 
 
+def wanted(key: str) -> str:
+    """What a key takes, in words: "a whole number"."""
+    words = WORDS.get(key)
+    return " or ".join(words) if words else _ACCEPTED.get(key, ("a text", ()))[0]
+
+
 def checked(key: str, value: object, source: str) -> Any:
     """A known key's value in its field's type; raises UsageError for one that cannot be meant.
 

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
@@ -24,7 +23,7 @@ COMMANDS = commands(typer.main.get_command(app))
 INSTALLED = ["gemma3:270m-pt:q4_k_m", "gemma3:4b:q4_k_m", "hf:owner/repo:q8_0"]
 
 
-def needs(shell: str) -> Any:
+def needs(shell: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(shutil.which(shell) is None, reason=f"no {shell} here")
 
 

@@ -133,11 +133,13 @@ def test_an_editor_that_fails_loses_nothing(
     assert (own / "drafts" / "mine.md").read_text() == "Half {{text}}"
 
 
-@pytest.mark.parametrize("value", ["no-such-editor-at-all", '"unclosed'])
-def test_an_editor_that_is_none_is_named(gemma: Gemma, own: Path, value: str) -> None:
+@pytest.mark.parametrize(
+    ("value", "said"), [("no-such-editor-at-all", "no-such-editor-at-all"), ('"unclosed', "VISUAL")]
+)
+def test_an_editor_that_is_none_is_named(gemma: Gemma, own: Path, value: str, said: str) -> None:
     done = gemma("prompts", "edit", "explain", env={"VISUAL": value})
     assert done.returncode == 1
-    assert value in done.stderr
+    assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert not (own / "explain.md").exists()
 

@@ -40,6 +40,11 @@ def test_the_sdist_builds_the_same_wheel(built: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as first, zipfile.ZipFile(again) as second:
         assert sorted(first.namelist()) == sorted(second.namelist())
         assert first.read("gemma_cli/models.toml") == (ROOT / "models.toml").read_bytes()
+        held = set(first.namelist())
+    assert "gemma_cli/prompts/builtin/summarise.md" in held
+    shared = {name.partition(".data/data/")[2] for name in held}
+    assert "share/man/man1/gemma.1" in shared
+    assert "share/bash-completion/completions/gemma" in shared
 
 
 def test_the_wheel_runs_in_an_empty_environment(

@@ -24,6 +24,11 @@ app = typer.Typer(
 Key = Annotated[str, typer.Argument(metavar="KEY", help="As gemma config show lists it.")]
 
 _DEFAULT, _FILE, _ENVIRONMENT = "default", "config.toml", "environment"
+_OTHER_VARIABLES = {
+    "model": "GEMMA_MODEL",
+    "kv_cache": "GEMMA_KV_CACHE",
+    "edit_mode": "GEMMA_EDIT_MODE",
+}
 _WORDS_FOR_BOOL = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -67,7 +72,7 @@ def set_value(
     value = _typed(key, values)
     _check_meant(key, known.checked(key, value, "config set"))
     _change(lambda document: document.__setitem__(key, value))
-    variable = _variables().get(key)
+    variable = variables().get(key)
     if variable and variable in os.environ:
         typer.echo(f"gemma: {variable} is set too, and wins over config.toml", err=True)
 
@@ -98,18 +103,18 @@ def _checked_key(key: str) -> str:
 
 def _effective(key: str, settings: known.Settings) -> tuple[Any, str]:
     """(value, where from); the value of the environment is the text that it is."""
-    variable = _variables().get(key)
+    variable = variables().get(key)
     if variable and os.environ.get(variable):
         return os.environ[variable], _ENVIRONMENT
     value = getattr(settings, key)
     return value, _DEFAULT if value is None else _FILE
 
 
-def _variables() -> dict[str, str]:
+def variables() -> dict[str, str]:
     """key -> the environment variable that wins over it."""
     from gemma_cli.commands.options import GenerationOptions
 
-    found = {"model": "GEMMA_MODEL", "kv_cache": "GEMMA_KV_CACHE"}
+    found = dict(_OTHER_VARIABLES)
     hints = get_type_hints(GenerationOptions, include_extras=True)
     for field in fields(GenerationOptions):
         (option,) = hints[field.name].__metadata__

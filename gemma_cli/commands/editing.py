@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gemma_cli.errors import GemmaError
+from gemma_cli.terminal.editor import editor_command
 
-_USUAL = ("notepad",) if os.name == "nt" else ("editor", "nano", "vi")
 _HINT = "choose one: export EDITOR=nano"
 
 
@@ -23,7 +20,7 @@ def edit(path: Path) -> None:
 
     The file is as the editor left it, whatever became of the editor.
     """
-    command = _command()
+    command = editor_command()
     # The editor writes to the terminal, even where our own stdout is the answer to a script.
     out = None if sys.stdout is not None and sys.stdout.isatty() else sys.stderr
     try:
@@ -46,18 +43,3 @@ def _ctrl_c_is_the_editors() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _command() -> list[str]:
-    named = os.environ.get("VISUAL") or os.environ.get("EDITOR")
-    if named:
-        try:
-            words = shlex.split(named, posix=os.name != "nt")
-        except ValueError as error:
-            raise GemmaError(f"$VISUAL or $EDITOR is no command: {named} ({error})") from error
-        if words:
-            return words
-    found = next((name for name in _USUAL if shutil.which(name)), None)
-    if found is None:
-        raise GemmaError("no editor is here", _HINT)
-    return [found]
