@@ -30,7 +30,7 @@ from gemma_cli.terminal.completer import Complete, CompletePath, chat_completer,
 from gemma_cli.terminal.editor import Editor
 from gemma_cli.terminal.lines import QUOTES, Entry, entered, is_open
 from gemma_cli.terminal.quiet_renderer import QuietRenderer
-from gemma_cli.terminal.sanitize import clean, show_bidi, strip_controls
+from gemma_cli.terminal.sanitize import clean, show_hidden, strip_controls
 from gemma_cli.terminal.styles import NO_STYLE, STYLE
 from gemma_cli.terminal.toolbar import Gauge, toolbar
 
@@ -97,7 +97,7 @@ class PromptReader:
             complete_style=CompleteStyle.READLINE_LIKE if plain else CompleteStyle.COLUMN,
             editing_mode=EditingMode.VI if vi else EditingMode.EMACS,
             placeholder=None if plain else _placeholder,
-            input_processors=[_ShownBidi()],
+            input_processors=[_ShownHidden()],
             input=create_input(sys.stdin),
             output=create_output(sys.stdout if sys.stdout.isatty() else sys.stderr),
             **self._looks,
@@ -308,12 +308,12 @@ class _Inputs(History):
         self._keep(strip_controls(string))
 
 
-class _ShownBidi(Processor):
-    """A pasted control that reorders text is shown as U+FFFD; the text keeps it."""
+class _ShownHidden(Processor):
+    """A pasted control that reorders text, or a tag, is shown as U+FFFD; the text keeps it."""
 
     def apply_transformation(self, transformation_input: TransformationInput) -> Transformation:
         fragments: Any = [
-            (style, show_bidi(text), *handler)
+            (style, show_hidden(text), *handler)
             for style, text, *handler in transformation_input.fragments
         ]
         return Transformation(fragments)
