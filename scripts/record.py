@@ -92,7 +92,7 @@ def plan(home: Home) -> str:
 
 
 def doctor(home: Home) -> str:
-    return _still(home, "gemma doctor", 106, 50)
+    return _still(home, "gemma doctor", 118, 50)
 
 
 def available(home: Home) -> str:
@@ -105,7 +105,7 @@ def chat(home: Home) -> str:
     with home.record(columns, 20) as recording:
         recording.press("gemma chat -t 0\r")
         recording.wait_for(_ASKING)
-        _say(recording, "What costs a ticket for the Colosseum? @trip.md", pace=0)
+        _say(recording, "How much is a ticket for the Colosseum? @trip.md", pace=0)
         _say(recording, "What is the capital of Italy?", pace=0)
         _say(recording, "/context", pace=0)
         shown = recording.frames[-1]
@@ -129,12 +129,12 @@ def session(home: Home) -> str:
         recording.wait_for(r"/edit 2\n>>> Name five planets\.")
         recording.watch(0.6)
         recording.type("\x7f" * len("planets."), pace=0.5)
-        _say(recording, "rivers.")
+        _say(recording, "countries.")
         _say(recording, "/branches")
         _say(recording, "/context")
         recording.press("\x04")
         recording.wait_for(r"\n\$ *\Z")
-        recording.command('gemma run -t 0 -f trip.md "What costs a ticket?" | tr a-z A-Z')
+        recording.command('tail -n 1 trip.md | gemma run -t 0 "How much is it?" | tr a-z A-Z')
         recording.watch(1.5)
         recording.command("clear")
         recording.command(_PLAN)
