@@ -146,12 +146,21 @@ def test_branches_show_the_tree(begin: Begin) -> None:
     assert said.split("\n\n")[0].split("\n") == [
         '● a1  "a"',
         '├─○ b2  "B"',
-        '│ ├─○ c2  answered again: "You said: B"',
+        '│ ├─○ c2  another answer: "You said: B"',
         '│ │ ○ c3  "x"',
         '● a2  "b"',
         '● a3  "c"',
     ]
     assert "5 turns, 3 branches, you are at a3" in said
+    chat.type("/goto c3")
+    assert chat.type("/branches").split("\n\n")[0].split("\n") == [
+        '● a1  "a"',
+        '├─○ a2  "b"',
+        '│ ○ a3  "c"',
+        '● c2  "B"',
+        '├─○ b2  another answer: "You said: B"',
+        '● c3  "x"',
+    ]
     chat.type("/goto c2")
     assert chat.path() == ["a", "You said: a", "B", "You said: B"]
     assert "this path has 2 turns, not 3" in chat.type("/goto 3")
@@ -614,6 +623,9 @@ def test_arguments_are_completed(begin: Begin, tmp_path: Path) -> None:
     assert offered("/export js") == ["json", "jsonl"]
     assert offered("/nothing ") == []
     (tmp_path / "some file.txt").write_text("x")
-    assert any("some file.txt" in path for path in offered(f"see @{tmp_path}/so"))
+    (path,) = offered(f"/file {tmp_path}/so")
+    assert path == f'"{tmp_path}/some file.txt"'
+    assert offered(f'/file --pin "{tmp_path}/some fi') == [path]
+    assert offered("/file d")[0] == "drop"
     chat.session.journal = NoJournal()
     assert offered("/resume ") == []

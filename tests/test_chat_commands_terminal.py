@@ -49,8 +49,8 @@ def test_a_tree_is_made_and_walked(chat: Terminal) -> None:
     enter(chat, "What is the capital of France?", CUT)
     enter(chat, "/regen", CUT)
     said = enter(chat, "/branches", "you are at b1")
-    assert 'a1  "What is the capital of France?"' in said
-    assert "b1  answered again" in said
+    assert '● b1  "What is the capital of France?"' in said
+    assert "├─○ a1  another answer" in said
     chat.send("/edit\r")
     chat.wait_for(r"(?m)^>>> What is the capital of France\?")
     chat.send("\x7f and Spain?\r")

@@ -88,15 +88,17 @@ def place(conversation: Conversation, typed: str) -> int | None:
 
 
 def picture(conversation: Conversation) -> str:
-    """The tree, a line for each turn; long lines of talk without a fork are shortened."""
+    """The tree, a line for each turn: the present path straight down, what forks off it indented.
+
+    Long lines of talk without a fork are shortened.
+    """
     found = branches(conversation)
     if not found:
         return "Nothing was said yet."
     drawing = _Drawing(conversation, found)
     lines: list[str] = []
-    for branch in found:
-        if branch.turns[0].parent is None:
-            lines += drawing.lines(branch)
+    for beginning in conversation.children(None):
+        lines += drawing.lines(beginning)
     questions = sum(turn.role == "user" for turn in conversation)
     counts = [
         f"{questions} turn{'' if questions == 1 else 's'}",
@@ -112,65 +114,65 @@ def picture(conversation: Conversation) -> str:
 
 @dataclass(slots=True)
 class _Row:
-    """A turn of a branch: its question, its answer, or both; then what forks off there."""
+    """A question with the answer below it, or one of them; then what forks off there."""
 
     turns: list[Turn]
     number: int
-    forks: list[Branch] = field(default_factory=list)
+    forks: list[Turn] = field(default_factory=list)
 
 
 class _Drawing:
     def __init__(self, conversation: Conversation, found: list[Branch]) -> None:
-        self._conversation = conversation
-        self._found = found
         self._path = {turn.id for turn in conversation.path()}
+        self._leaf = conversation.leaf
+        self._letters = {turn.id: each.letter for each in found for turn in each.turns}
+        self._children: dict[int | None, list[Turn]] = {}
+        self._numbers: dict[int | None, int] = {None: 0}
+        for turn in conversation:
+            if turn.role != "system":
+                self._children.setdefault(turn.parent, []).append(turn)
+                self._numbers[turn.id] = self._numbers[turn.parent] + (turn.role == "user")
 
-    def lines(self, branch: Branch) -> list[str]:
-        rows = self._rows(branch)
+    def lines(self, beginning: Turn) -> list[str]:
+        """From that turn down to an end."""
+        rows = self._rows(beginning)
         lines: list[str] = []
-        kept = _kept(rows, [self._has_leaf(row) for row in rows])
+        kept = _kept(rows, [any(turn.id == self._leaf for turn in row.turns) for row in rows])
         for index, row in enumerate(rows):
             if not kept[index]:
                 if kept[index - 1]:
-                    count = _run(kept, index)
-                    lines.append(f"│ … {count} turns …")
+                    lines.append(f"│ … {_run(kept, index)} turns …")
                 continue
-            lines.append(self._line(branch, row))
+            lines.append(self._line(row))
             for fork in row.forks:
                 first, *others = self.lines(fork)
                 lines.append(f"├─{first}")
                 lines += [f"│ {line}" for line in others]
         return lines
 
-    def _rows(self, branch: Branch) -> list[_Row]:
-        before = self._conversation.path_to(branch.turns[0].parent)
-        number = sum(turn.role == "user" for turn in before)
+    def _rows(self, beginning: Turn) -> list[_Row]:
         rows: list[_Row] = []
-        for turn in branch.turns:
-            number += turn.role == "user"
+        turn: Turn | None = beginning
+        while turn is not None:
             if turn.role == "user" or not rows:
-                rows.append(_Row([], number))
+                rows.append(_Row([], self._numbers[turn.id]))
             rows[-1].turns.append(turn)
-            rows[-1].forks += [
-                other
-                for other in self._found
-                if other is not branch and other.turns[0].parent == turn.id
-            ]
+            following = self._children.get(turn.id, [])
+            heirs = [each for each in following if each.id in self._path] or following[:1]
+            rows[-1].forks += [each for each in following if each not in heirs]
+            turn = heirs[0] if heirs else None
         return rows
 
-    def _has_leaf(self, row: _Row) -> bool:
-        return any(turn.id == self._conversation.leaf for turn in row.turns)
-
-    def _line(self, branch: Branch, row: _Row) -> str:
-        mark = "●" if any(turn.id in self._path for turn in row.turns) else "○"
+    def _line(self, row: _Row) -> str:
         first, last = row.turns[0], row.turns[-1]
+        mark = "●" if last.id in self._path else "○"
         if first.role == "user":
             said = excerpt(first.text)
             said += "" if last.role == "assistant" else "  (no answer)"
         else:
-            said = f"answered again: {excerpt(first.text)}"
+            said = f"another answer: {excerpt(first.text)}"
         said += {"cancelled": "  (stopped)", "error": "  (failed)"}.get(last.status, "")
-        return f"{mark} {branch.letter}{row.number}  {said}"
+        return f"{mark} {self._letters[last.id]}{row.number}  {said}"
 
 
 def _kept(rows: list[_Row], leaf: list[bool]) -> list[bool]:

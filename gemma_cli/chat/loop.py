@@ -45,6 +45,8 @@ class ChatLoop:
                 return self._converse()
             except Hangup as hangup:
                 return hangup.exit_code
+            except KeyboardInterrupt:  # while a script's first commands ran
+                return ExitCode.CANCELLED
             except OSError as error:
                 if error.errno != errno.EIO:
                     raise

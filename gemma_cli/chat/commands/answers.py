@@ -78,7 +78,7 @@ def copy(talk: Talk, argument: str) -> str:
     return f"Copied {len(text):,} characters to {session.copy(text)}."
 
 
-@command("/save", argument="FILE", summary="save the last answer in a file")
+@command("/save", argument="FILE", summary="save the last answer in a file", paths=True)
 def save(talk: Talk, argument: str) -> str:
     """An existing file is replaced only if you say so. The whole chat: /export."""
     if not argument:
@@ -91,6 +91,7 @@ def save(talk: Talk, argument: str) -> str:
     argument="[FORMAT] FILE",
     summary="save the chat in a file",
     choices=lambda _session, before: [] if before else [(name, "") for name in FORMATS],
+    paths=True,
 )
 def export(talk: Talk, argument: str) -> str:
     """FORMAT is md, json (the whole tree) or jsonl (this path, as messages); without one the

@@ -18,9 +18,7 @@ def _choices(session: Session, before: list[str]) -> Iterable[tuple[str, str]]:
     if before[:1] == ["drop"]:
         named = [each.name for each in (*session.attached, *session.conversation.pinned)]
         return [(name, "") for name in ("all", *named)]
-    own = [(_PIN, "it stays for the whole chat"), ("drop", "take one away")] if not before else []
-    paths = session.documents.complete("") if session.documents else []
-    return [*own, *((path, "") for path in paths)]
+    return [(_PIN, "it stays for the whole chat"), ("drop", "take one away")] if not before else []
 
 
 @command(
@@ -28,6 +26,7 @@ def _choices(session: Session, before: list[str]) -> Iterable[tuple[str, str]]:
     argument="[--pin] PATH...",
     summary="attach files to the next message; alone: list them",
     choices=_choices,
+    paths=True,
 )
 def file(talk: Talk, argument: str) -> str:
     """--pin: shown beside the system text, for the whole chat; it never leaves the context.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ class Command:
     """names: the first is shown, the others do the same. run: (talk, argument) -> what to say.
 
     choices: (session, words before) -> the words that completion offers next,
-    with their meanings. run's docstring is the long help.
+    with their meanings; paths: and files. run's docstring is the long help.
     """
 
     names: tuple[str, ...]
@@ -31,6 +32,7 @@ class Command:
     summary: str
     choices: Choices
     run: Action
+    paths: bool = False
 
     @property
     def usage(self) -> str:
@@ -42,6 +44,9 @@ class Command:
         return f"{self.usage}\n{self.summary}" + (f"\n\n{more}" if more else "")
 
 
+# Each word, the empty last one too; in double quotes one may hold spaces.
+_WORD = re.compile(r'(?:^|(?<= ))(?:"[^"]*"?|[^ "])*')
+
 _REGISTRY: dict[str, Command] = {}
 
 
@@ -51,12 +56,16 @@ def words(*offered: str) -> Choices:
 
 
 def command(
-    *names: str, summary: str, argument: str = "", choices: Choices | None = None
+    *names: str,
+    summary: str,
+    argument: str = "",
+    choices: Choices | None = None,
+    paths: bool = False,
 ) -> Callable[[Action], Action]:
     """Register a function as the command of these names."""
 
     def register(action: Action) -> Action:
-        made = Command(names, argument, summary, choices or words(), action)
+        made = Command(names, argument, summary, choices or words(), action, paths)
         _REGISTRY.update(dict.fromkeys(names, made))
         return action
 
@@ -89,18 +98,18 @@ def near(word: str) -> str | None:
 
 
 def completions(text: str, session: Session) -> Iterator[tuple[str, str]]:
-    """(replacement for the last word, its meaning) for a line that is being typed."""
+    """(replacement for the last word, its meaning) for a command that is being typed."""
     word, space, rest = text.partition(" ")
-    last = text.rpartition(" ")[2].rpartition("\n")[2]
     if not word.startswith("/") or "\n" in text:
-        if last.startswith("@") and session.documents is not None:
-            yield from ((f"@{path}", "") for path in session.documents.complete(last[1:]))
-    elif not space:
+        return
+    if not space:
         for each in commands():
             for name in each.names:
                 if name.startswith(word.lower()):
                     yield name, each.summary
     elif found := find(word):
-        before = rest.split(" ")[:-1]
+        *before, last = _WORD.findall(rest)
         offered = found.choices(session, before)
         yield from ((choice, meaning) for choice, meaning in offered if choice.startswith(last))
+        if found.paths and session.documents is not None:
+            yield from ((path, "") for path in session.documents.complete(last))
