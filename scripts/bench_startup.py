@@ -3,7 +3,8 @@
 
 usage: scripts/bench_startup.py [--rounds N] [--check]
 
-Medians over rounds in which the commands take turns, beside their limits.
+Medians over rounds in which the commands take turns, beside their limits; a Tab is one
+completion in a bash that has read `gemma completion bash`.
 --check: exit 1 where a median is over its limit.
 """
 
@@ -14,8 +15,14 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+
+_TAB_LIMIT_MS = 30
+_TABS = 50
+_TAB = """source "$1"; COMP_LINE='gemma run --'; COMP_POINT=${#COMP_LINE}
+time (for ((n = 0; n < $2; n++)); do _gemma; done)"""
 
 _LIMITS_MS: dict[tuple[str, ...], int] = {("--version",): 40, ("--help",): 150, ("list",): 250}
 
@@ -41,6 +48,10 @@ def main() -> int:
         shown = f"   (limit {limit})" if limit else ""
         name = " ".join(command) if limit is None else " ".join(("gemma", *command))
         print(f"{name:16}{median:7.0f} ms   min {min(measured[1:]):.0f}{shown}")
+    tab = _time_of_tab(gemma)
+    if tab is not None:
+        slow |= tab > _TAB_LIMIT_MS
+        print(f"{'a Tab in bash':16}{tab:7.2f} ms   (limit {_TAB_LIMIT_MS})")
     return 1 if slow and arguments.check else 0
 
 
@@ -50,6 +61,22 @@ def _time(gemma: str, command: tuple[str, ...]) -> float:
     start = time.perf_counter()
     subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, check=True)
     return (time.perf_counter() - start) * 1000
+
+
+def _time_of_tab(gemma: str) -> float | None:
+    """Milliseconds of one completion; None without bash."""
+    bash = shutil.which("bash")
+    if bash is None:
+        return None
+    with tempfile.NamedTemporaryFile("w", suffix=".bash") as script:
+        subprocess.run([gemma, "completion", "bash"], stdout=script, check=True)
+        done = subprocess.run(
+            [bash, "--norc", "-c", f"TIMEFORMAT=%R; {_TAB}", "bash", script.name, str(_TABS)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    return float(done.stderr) * 1000 / _TABS
 
 
 if __name__ == "__main__":
