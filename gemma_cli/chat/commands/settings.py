@@ -177,8 +177,8 @@ def show(talk: Talk, argument: str) -> str:
     wish = argument.lower()
     if wish == "options":
         return _options(talk.session)
+    talk.wait()
     if wish == "context":
-        talk.wait()
         return gauge_text(talk.session)
     if wish == "plan":
         return _models(talk.session).plan()
@@ -201,12 +201,14 @@ def model(talk: Talk, argument: str) -> str:
     The old model is closed when the new one is ready; before, if memory does not hold both."""
     if argument:
         return _open(talk, argument, {})
+    talk.wait()
     models = talk.session.models
     return models.facts() if models else talk.session.label
 
 
 def _open(talk: Talk, name: str | None, changes: dict[str, str]) -> str:
     models = _models(talk.session)
+    talk.wait()
     before = models.present
     try:
         notes = models.open(name, changes, talk.wait)
