@@ -1,0 +1,173 @@
+"""Ctrl-C at every stage of a chat, in a real terminal: at once, nothing lost, no traceback."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+
+import pytest
+
+if sys.platform == "win32":
+    pytest.skip("needs a pseudo-terminal", allow_module_level=True)
+
+from tests.conftest import Env, program
+from tests.emulator import Terminal
+from tests.test_chat_terminal import READY, fake_chat, saved_turns
+
+CTRL_C, CTRL_D = "\x03", "\x04"
+AT_ONCE = 2.0  # seconds, on a machine that others use too
+
+
+def leave(terminal: Terminal) -> str:
+    terminal.settle(0.2)
+    terminal.send(CTRL_D)
+    assert terminal.wait_end() == 0
+    assert "Traceback" not in terminal.text()
+    return terminal.text()
+
+
+def real_chat(env: Env, *options: str) -> Terminal:
+    return Terminal([*program(), "chat", "gemma3:270m-pt", "--no-read-ahead", *options], env)
+
+
+def test_while_loading(home: Env) -> None:
+    with fake_chat(home, load_s=3.0) as terminal:
+        terminal.wait_for(READY)
+        terminal.send("first\r")
+        terminal.wait_for("loading the model: ")
+        started = time.monotonic()
+        terminal.send(CTRL_C)
+        terminal.wait_for("Stopped before the answer began")
+        assert time.monotonic() - started < AT_ONCE
+        terminal.send("second\r")
+        terminal.wait_for("You said: second", timeout=30)
+        leave(terminal)
+    assert [text for text, _ in saved_turns(home)][:2] == ["first", "second"]
+
+
+def test_while_the_real_model_reads_and_while_it_writes(with_demo: Env) -> None:
+    text = "\n".join(f"{n}. The lamp number {n * 7} burns in the house." for n in range(900))
+    # So hot it talks nonsense for as long as it may.
+    hot = ("--temp", "3", "--top-k", "0", "--top-p", "1", "--min-p", "0", "--seed", "5")
+    with real_chat(with_demo, *hot, "-n", "900") as terminal:
+        terminal.wait_for(READY)
+        terminal.paste(text)
+        terminal.wait_for("899. The lamp")
+        terminal.send("\r")
+        time.sleep(2.0)
+        started = time.monotonic()
+        terminal.send(CTRL_C)
+        terminal.wait_for(r"Stopped\. What was said is kept\.|Stopped before the answer began")
+        assert time.monotonic() - started < AT_ONCE
+        terminal.settle(0.2)
+        terminal.send("/undo\r")
+        terminal.settle(0.5)
+        terminal.send("Hello\r")
+        terminal.wait_for(r">>> Hello\n(?s:.){100}")
+        started = time.monotonic()
+        terminal.send(CTRL_C)
+        terminal.wait_for(r"(?s)>>> Hello.*Stopped\. What was said is kept\.")
+        assert time.monotonic() - started < AT_ONCE
+        leave(terminal)
+
+
+def test_many_times_in_one_answer(home: Env) -> None:
+    with fake_chat(home, answers=["word " * 500, "again"], token_s=0.01) as terminal:
+        terminal.wait_for(READY)
+        terminal.send("go\r")
+        terminal.wait_for("word word")
+        for _ in range(5):
+            terminal.send(CTRL_C)
+        terminal.wait_for("What was said is kept")
+        terminal.wait_for(READY)
+        terminal.send("more\r")
+        terminal.wait_for("again")
+        leave(terminal)
+    assert saved_turns(home)[1][1] == "cancelled"
+
+
+def test_in_a_paste_and_after_it(home: Env) -> None:
+    with fake_chat(home) as terminal:
+        terminal.wait_for(READY)
+        terminal.paste(f"one\r{CTRL_C}two")  # within a paste it is no key
+        terminal.wait_for("two")
+        terminal.send(CTRL_C)
+        terminal.wait_for(READY)
+        terminal.paste("/exit")
+        terminal.settle(0.1)
+        terminal.send(f"{CTRL_C}/stats\r")  # and what is typed next is a command again
+        terminal.wait_for("There is no answer yet")
+        leave(terminal)
+
+
+def test_in_a_question(home: Env) -> None:
+    with fake_chat(home) as terminal:
+        terminal.wait_for(READY)
+        terminal.send("/no-command at all\r")
+        terminal.wait_for(r"\[y/N\]")
+        terminal.send(f"y{CTRL_C}")
+        terminal.wait_for("It was not sent")
+        leave(terminal)
+
+
+@pytest.mark.parametrize("vi", [False, True])
+def test_in_the_search_and_in_the_menu(home: Env, vi: bool) -> None:
+    env = {"GEMMA_EDIT_MODE": "vi"} if vi else {}
+    with fake_chat(home, env=env) as terminal:
+        terminal.wait_for(READY)
+        terminal.send("an apple\r")
+        terminal.wait_for("You said: an apple")
+        terminal.settle(0.2)
+        terminal.send("\x12app")
+        terminal.wait_for(r"(?s)i-search.*an apple|app")
+        terminal.send(CTRL_C)
+        terminal.settle(0.2)
+        terminal.send(f"{CTRL_C}/sta")
+        terminal.wait_for("figures of the last answer")
+        terminal.send(f"\t{CTRL_C}")
+        terminal.settle(0.3)
+        assert "figures of the last answer" not in "\n".join(terminal.screen.display)
+        assert terminal.process.poll() is None
+        terminal.send("still here\r")
+        terminal.wait_for("You said: still here")
+        leave(terminal)
+
+
+def test_at_random_moments(home: Env) -> None:
+    rng = random.Random(7)
+    with fake_chat(home, answers=["word " * 30] * 40, token_s=0.004) as terminal:
+        terminal.wait_for(READY)
+        for _ in range(25):
+            terminal.send(
+                rng.choice(["hello\r", "/stats\r", "text", "/x y\r", "\x12wo", "\t", "/s"])
+            )
+            terminal.settle(rng.choice([0.0, 0.01, 0.05]))
+            terminal.send(CTRL_C * rng.randint(1, 2))
+        for _ in range(3):
+            terminal.settle(0.3)
+            terminal.send(CTRL_C)
+        terminal.settle(0.3)
+        terminal.send("/exit\r")
+        assert terminal.wait_end() == 0
+        assert "Traceback" not in terminal.text()
+        assert "Unhandled" not in terminal.text()
+    assert saved_turns(home)
+
+
+@pytest.mark.parametrize("after", [0.15, 0.25, 0.35, 0.5, 0.8])
+def test_while_the_program_starts(with_demo: Env, after: float) -> None:
+    """Nothing but the exit code of an interrupt, or the prompt goes on."""
+    with real_chat(with_demo) as terminal:
+        time.sleep(after)
+        terminal.send(CTRL_C)
+        terminal.settle(1.5)
+        if terminal.process.poll() is None:
+            terminal.wait_for("(?m)^>>> ?")
+            terminal.send(CTRL_C)
+            terminal.settle(0.3)
+            terminal.send("/exit\r")
+            assert terminal.wait_end() == 0
+        else:
+            assert terminal.process.returncode in (130, -2)
+        assert "gemma_cli" not in terminal.text()  # no traceback of ours
