@@ -92,8 +92,8 @@ def saved(home: Env) -> Env:
 
 
 @pytest.mark.parametrize("name", CORPUS)
-@pytest.mark.parametrize("options", [{}, {"plain": True}])
-def test_answers_and_thoughts(home: Env, name: str, options: dict[str, bool]) -> None:
+@pytest.mark.parametrize("plain", [False, True])
+def test_answers_and_thoughts(home: Env, name: str, plain: bool) -> None:
     evil = CORPUS[name]
     text = (
         f"{evil} *{evil}* `{evil}`\n\n- {evil}\n\n> {evil}\n\n| {evil} | b |\n|---|---|\n| {evil} |"
@@ -102,7 +102,7 @@ def test_answers_and_thoughts(home: Env, name: str, options: dict[str, bool]) ->
     text += f"{evil}\n```\nend of it"
     cut = [text[at : at + 3] for at in range(0, len(text), 3)]
     answers = [[{"thought": f"hm {evil}"}, *cut]]
-    with fake_chat(home, answers=answers, thinks=True, **options) as terminal:
+    with fake_chat(home, answers=answers, thinks=True, plain=plain) as terminal:
         terminal.wait_for("(?m)^>>>")
         terminal.send("go\r")
         terminal.wait_for(r"end of it(?s:.*)>>>")
