@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gemma_cli.engine.protocol import Engine
     from gemma_cli.settings import Settings
 
-_PLACEMENT = ("ctx", "gpu_layers", "threads", "kv_type")
+_PLACEMENT = ("ctx", "gpu_layers", "threads", "kv_type", "gpu_margin", "draft")
 
 
 class ModelsHere:
@@ -86,7 +86,11 @@ class ModelsHere:
         self, name: str | None, changes: Mapping[str, str], wait: Callable[[Engine], None]
     ) -> list[str]:
         chosen = self._chosen if name is None else opening.choose_model(name, self._settings)
-        asked = replace(self._asked, **dict[str, Any](changes))
+        wishes: dict[str, Any] = {
+            key: None if value.lower() in ("auto", "none") else value
+            for key, value in changes.items()
+        }
+        asked = replace(self._asked, **wishes)
         opening.wishes_from(asked)  # what cannot be meant is refused before anything is closed
         first = self._engine.info().gpu_layers > 0
         if not first:
@@ -128,14 +132,15 @@ class ModelsHere:
 
     def _notes(self, changes: Mapping[str, str], *, closed_first: bool) -> list[str]:
         installed, info = self._chosen.installed, self._engine.info()
+        quant = f" ({installed.quant})" if installed.quant else ""
+        wishes = "".join(f", {name} {value}" for name, value in changes.items())
         notes = [
-            f"{installed.name} ({installed.quant or 'unknown quantization'}) answers from here "
-            f"on: a context of {info.n_ctx:,} tokens, {info.gpu_layers} of {info.n_layers + 1} "
-            "layers on a GPU" + "".join(f", {name} {changes[name]}" for name in changes) + "."
+            f"{installed.name}{quant} answers from here on: a context of {info.n_ctx:,} tokens, "
+            f"{info.gpu_layers} of {info.n_layers + 1} layers on a GPU{wishes}."
         ]
         if closed_first:
             notes.append("The model before it was closed first: memory is for one of them.")
-        base = opening.base_model_notice(self._chosen)
+        base = None if changes else opening.base_model_notice(self._chosen)
         return [*notes, base] if base else notes
 
     def _started(

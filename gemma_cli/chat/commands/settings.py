@@ -93,9 +93,9 @@ def _set_choices(session: Session, before: list[str]) -> list[tuple[str, str]]:
     choices=_set_choices,
 )
 def set_(talk: Talk, argument: str) -> str:
-    """ctx, gpu_layers, threads and kv_type load the model again. context_full says what
-    happens when a turn would not fit: drop (the oldest leave), compact (the model writes a
-    summary of them), stop (the turn is refused)."""
+    """ctx, gpu_layers, threads, kv_type, gpu_margin and draft load the model again; auto leaves
+    them to the plan. context_full says what happens when a turn would not fit: drop (the oldest
+    leave), compact (the model writes a summary of them), stop (the turn is refused)."""
     session = talk.session
     if not argument:
         return _options(session)
