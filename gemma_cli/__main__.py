@@ -11,6 +11,8 @@ _OUTPUT_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
 
 def main() -> None:
     """Run the program and end the process with a documented exit code."""
+    if not _has_output():
+        sys.exit(1)
     if sys.argv[1:] == ["--version"]:  # before any import: 40 ms are the limit
         from gemma_cli import __version__
 
@@ -18,13 +20,32 @@ def main() -> None:
         return
     code = _run()
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except BrokenPipeError:
         code = reader_gone()
     except OSError as error:
         code = _cannot_write(error)
     sys.exit(code)
+
+
+def _has_output() -> bool:
+    """Whether stdout is open; said if not. What else is closed (2>&-) is put to the null device.
+
+    A closed stream's number would go to the next file opened: the history, for one,
+    and what is printed would be written into it. And Python prints to stdout what was
+    for a stderr that is none.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8")
+    if sys.stdout is None:
+        report("standard output is closed: there is nowhere to write to")
+        return False
+    return True
 
 
 def _run() -> int:

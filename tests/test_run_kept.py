@@ -266,5 +266,21 @@ def test_closed_streams(home: Env, redirection: str, code: int, said: str) -> No
     assert done.returncode == code, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
-    if not code:
-        assert done.stdout.strip()
+    assert "base model" not in done.stdout  # what stderr would have said
+    assert bool(done.stdout.strip()) is (code == 0)
+
+
+@POSIX_ONLY
+@pytest.mark.parametrize("arguments", [["list"], ["history", "list"], ["--version"], ["--help"]])
+def test_no_command_works_without_an_output(home: Env, arguments: list[str]) -> None:
+    done = subprocess.run(
+        ["bash", "-c", '"$@" >&-', "-", *program(), *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=home,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "gemma: standard output is closed: there is nowhere to write to\n"

@@ -22,7 +22,7 @@ def edit(path: Path) -> None:
     """
     command = editor_command()
     # The editor writes to the terminal, even where our own stdout is the answer to a script.
-    out = None if sys.stdout is not None and sys.stdout.isatty() else sys.stderr
+    out = None if sys.stdout.isatty() else sys.stderr
     try:
         with _ctrl_c_is_the_editors():
             code = subprocess.run([*command, str(path)], stdout=out, check=False).returncode

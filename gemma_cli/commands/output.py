@@ -6,7 +6,7 @@ import sys
 from typing import Protocol
 
 from gemma_cli.chat.codeblocks import CodeLines
-from gemma_cli.errors import GemmaError, UsageError
+from gemma_cli.errors import UsageError
 from gemma_cli.terminal.sanitize import clean
 
 
@@ -61,8 +61,6 @@ class Stdout:
     enough = False
 
     def __init__(self) -> None:
-        if sys.stdout is None:
-            raise GemmaError("standard output is closed: the answer would have nowhere to go")
         self._screen = sys.stdout.isatty()
         self._last = "\n"
 
