@@ -110,7 +110,7 @@ class ChatWriter:
     def _tell(self, style: str, text: str) -> None:
         text = clean(text)
         if sys.stderr.isatty():
-            text = _fill(text, os.get_terminal_size(sys.stderr.fileno()).columns)
+            text = _fill(text, _columns())
         if self._style and style:
             text = f"{style}{text}{_PLAIN}"
         sys.stderr.write(f"{text}\n")
@@ -124,19 +124,27 @@ class ChatWriter:
                 self._tell("", "The model is loading.")
             return
         while not done.is_set():
-            sys.stderr.write(f"{_ERASE_LINE}{_DIM}loading the model: {progress():.0%}{_PLAIN}")
+            # A line that took two rows could not be erased.
+            text = f"loading the model: {progress():.0%}"[: _columns() - 1]
+            sys.stderr.write(f"{_ERASE_LINE}{_DIM}{text}{_PLAIN}")
             sys.stderr.flush()
             done.wait(0.1)
         sys.stderr.write(_ERASE_LINE)
         sys.stderr.flush()
 
 
+def _columns() -> int:
+    return os.get_terminal_size(sys.stderr.fileno()).columns
+
+
 def _fill(text: str, width: int) -> str:
-    """Lines longer than the terminal broken between words."""
+    """Lines longer than the terminal broken between words; a path or a command stays whole."""
     import textwrap
 
     return "\n".join(
-        textwrap.fill(line, width, break_on_hyphens=False) if len(line) > width > 0 else line
+        textwrap.fill(line, width, break_on_hyphens=False, break_long_words=False)
+        if len(line) > width > 0
+        else line
         for line in text.split("\n")
     )
 
