@@ -1,8 +1,9 @@
-"""The tutorial, carried out: every command in it, in its order, by the real program."""
+"""The tutorial and the recipes, carried out: commands with their output, by the real program."""
 
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,12 +14,13 @@ import pytest
 
 from tests.conftest import Env, program
 
-TUTORIAL = Path(__file__).parent.parent / "docs" / "tutorial.md"
+DOCS = Path(__file__).parent.parent / "docs"
 _BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _HERE_DOCUMENT = re.compile(r"<<'(\w+)'$")
-# Installed already; what these two say is about the machine.
-_NOT_RUN = ("pipx",)
-_ABOUT_THE_MACHINE = ("gemma doctor", "gemma plan")
+_NOT_RUN = ("pipx",)  # it is installed already
+_REFUSED = ("gemma config set kv_type q9",)
+# A model's answers, and what is about the machine.
+_SAYS_OTHER_THINGS = ("gemma run", "gemma chat", "gemma doctor", "gemma plan")
 
 
 @dataclass(slots=True)
@@ -33,15 +35,16 @@ class Step:
     shown: list[str] = field(default_factory=list)
 
 
-def steps() -> Iterator[Step]:
-    lines = iter("".join(_BLOCK.findall(TUTORIAL.read_text(encoding="utf-8"))).splitlines())
+def steps(page: str) -> Iterator[Step]:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    lines = iter("".join(_BLOCK.findall(text)).splitlines())
     step = Step("")
     fixed = False
     for line in lines:
         if line.startswith("$ "):
             yield step
             step = Step(line.removeprefix("$ "))
-            fixed = not step.command.startswith(("gemma run", "gemma chat", *_ABOUT_THE_MACHINE))
+            fixed = not any(each in step.command for each in _SAYS_OTHER_THINGS)
             if here := _HERE_DOCUMENT.search(step.command):
                 step.command += "\n" + "\n".join(iter(lines.__next__, here[1])) + f"\n{here[1]}\n"
         elif line.startswith(">>> "):
@@ -58,12 +61,17 @@ def plain(text: str) -> str:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="its commands are for a POSIX shell")
-def test_every_command_works_and_says_what_is_shown(with_demo: Env, tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", ["tutorial.md", "how-to.md"])
+def test_every_command_works_and_says_what_is_shown(
+    page: str, with_demo: Env, tmp_path: Path
+) -> None:
     env = with_demo | {"HF_HUB_OFFLINE": "1", "GEMMA_MAX_TOKENS": "32"}
     env["PATH"] = f"{Path(program()[0]).parent}:{env['PATH']}"
     done = 0
-    for step in steps():
+    for step in steps(page):
         if not step.command or step.command.startswith(_NOT_RUN):
+            continue
+        if "jq" in step.command and not shutil.which("jq"):
             continue
         run = subprocess.run(
             ["bash", "-o", "pipefail", "-c", step.command],
@@ -78,8 +86,9 @@ def test_every_command_works_and_says_what_is_shown(with_demo: Env, tmp_path: Pa
         said = run.stdout + run.stderr
         assert "Traceback" not in said
         if not step.command.startswith("gemma doctor"):
-            assert run.returncode == 0, f"{step.command}: {said}"
+            expected = 2 if step.command in _REFUSED else 0
+            assert run.returncode == expected, f"{step.command}: {said}"
         for line in step.shown:
             assert plain(line) in plain(said), step.command
         done += 1
-    assert done > 15
+    assert done >= 7
