@@ -11,7 +11,6 @@ from gemma_cli.chat.conversation import Conversation, Origin
 from gemma_cli.chat.history import History
 from gemma_cli.chat.journal import HistoryJournal
 from gemma_cli.engine.protocol import Done, Message, Sampling
-from gemma_cli.errors import UsageError
 from gemma_cli.paths import data_dir
 
 if TYPE_CHECKING:
@@ -92,18 +91,12 @@ def last_chat(journal: HistoryJournal) -> SavedChat | None:
 
 
 def as_conversation(messages: Sequence[Message]) -> Conversation:
-    """Messages as a chat that can be gone on with. Raises UsageError for a second system text."""
-    conversation = Conversation()
-    for number, message in enumerate(messages):
+    """Messages as a chat that can be gone on with; it has one system text, of all there are."""
+    system = "\n\n".join(each.text for each in messages if each.role == "system")
+    conversation = Conversation(system)
+    for message in messages:
         if message.role != "system":
             conversation.add(message.role, message.text)
-        elif number == 0:
-            conversation.system = message.text
-        else:
-            raise UsageError(
-                "a chat has one system text, at its beginning: this one cannot be saved",
-                "leave out --save",
-            )
     return conversation
 
 
