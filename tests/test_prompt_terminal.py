@@ -251,6 +251,25 @@ def test_resizing_at_the_prompt_keeps_what_was_typed(home: Env) -> None:
     assert questions(home) == [text]
 
 
+@pytest.mark.parametrize("env", [{}, {"NO_COLOR": "1"}, {"CLICOLOR": "0"}])
+def test_the_prompt_s_colours_suit_light_and_dark(home: Env, env: Env) -> None:
+    with fake_chat(home, env=env, n_ctx=12) as terminal:
+        terminal.wait_for(READY)
+        terminal.send("one two three\r")
+        terminal.wait_for(r"context 1\d / 12|context 9 / 12")
+        terminal.settle(0.1)
+        terminal.send("/s")
+        terminal.wait_for("/stats")
+        terminal.send(f"\t\t{CTRL_C}{CTRL_R}one")
+        terminal.settle(0.2)
+        terminal.send(f"{CTRL_C}{CTRL_C}\x1b[200~\x01\u00a0(a)\x1b[201~")
+        terminal.settle(0.2)
+        codes = set(re.findall(rb"\x1b\[([\d;]*)m", terminal.output))
+    used = {code for each in codes for code in each.split(b";")}
+    assert b"2" in used  # dim
+    assert used <= {b"", b"0", b"1", b"2", b"4", b"7"} | (set() if env else {b"31", b"34"})
+
+
 # What a line that is typed at its end needs: the cursor to the right, to the left, erasing
 # what follows; modes for the cursor's look, wrapping and pastes.
 _TYPING = re.compile(rb"\x1b\[(\d*[CDKJ]|0?m|\?(25|12|7|1|2004)[hl])")

@@ -11,6 +11,7 @@ _KEYS = (
     "Enter sends; Alt-Enter, Ctrl-J or a \\ at the end of a line begins a new line.",
     'Text between """ and """ may have several lines. A paste is never a command.',
     "Ctrl-R searches what was typed before. Ctrl-C stops an answer; Ctrl-D leaves.",
+    "Ctrl-G opens the text in your editor. Tab completes commands, and files after @.",
 )
 
 
