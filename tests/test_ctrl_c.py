@@ -80,6 +80,7 @@ def test_many_times_in_one_answer(home: Env) -> None:
         for _ in range(5):
             terminal.send(CTRL_C)
         terminal.wait_for("What was said is kept")
+        terminal.settle(0.5)
         terminal.wait_for(READY)
         terminal.send("more\r")
         terminal.wait_for("again")

@@ -75,7 +75,7 @@ class PromptReader:
         self._plain = plain
         self._pasted = False
         self._changes = False  # a text that was there is being changed; Ctrl-C leaves it as it was
-        self._interrupted = False
+        self._interrupted = self._cancelled = False
         self._asking: PromptSession[str] | None = None
         self._editor: Editor | None = None
         self._remember = remember
@@ -113,12 +113,15 @@ class PromptReader:
         # What was a message once is one again, whatever it looks like.
         self._pasted = initial.startswith(("/", QUOTES))
         self._changes = bool(initial)
+        self._cancelled = False
         if self._interrupted:
             return None
         try:
             text = self._session.prompt(default=initial, pre_run=self._on_start)
         except EOFError:
             return None
+        if self._cancelled:
+            raise KeyboardInterrupt
         return entered(text, literal=self._pasted)
 
     def confirm(self, question: str) -> bool:
@@ -265,7 +268,10 @@ class PromptReader:
                 buffer.reset(append_to_history=buffer.text not in buffer.history.get_strings())
                 self._pasted = False
             else:
-                event.app.exit(exception=KeyboardInterrupt, style="class:aborting")
+                # As an exception of the loop's future it would be reported as unheard
+                # where a second Ctrl-C, now a signal, ends the loop before it is heard.
+                self._cancelled = True
+                event.app.exit(result="", style="class:aborting")
 
         return bindings
 
