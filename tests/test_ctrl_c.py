@@ -144,7 +144,8 @@ def test_at_random_moments(home: Env) -> None:
                 rng.choice(["hello\r", "/stats\r", "text", "/x y\r", "\x12wo", "\t", "/s"])
             )
             terminal.settle(rng.choice([0.0, 0.01, 0.05]))
-            terminal.send(CTRL_C * rng.randint(1, 2))
+            terminal.send(CTRL_C)
+            terminal.settle(0.15)
         for _ in range(3):
             terminal.settle(0.3)
             terminal.send(CTRL_C)
