@@ -114,6 +114,7 @@ def _join(parts: tuple[Path, ...], target: Path) -> Path:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+    _stamp_path().unlink(missing_ok=True)  # a hard link's other name keeps what it said
     _stamp_path().write_text(_stamp(target.stat()))
     return target
 
