@@ -143,6 +143,7 @@ def test_files_after_at(home: Env, tmp_path: Path) -> None:
     (tmp_path / "report-may.md").touch()
     (tmp_path / "evil\x1b[31m.md").touch()
     with fake_chat(home) as terminal:
+        terminal.resize(160, 24)  # for a long temporary path
         terminal.wait_for(READY)
         terminal.send(f"look at @{tmp_path}/rep")
         terminal.wait_for(r"report-march\.md *\n.*report-may\.md")
