@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -124,7 +126,8 @@ def test_edit_at_the_prompt_and_at_once(begin: Begin) -> None:
     assert "Nothing was changed" in chat.type("/edit", KeyboardInterrupt())
     assert "Nothing was changed" in chat.type("/edit", "  ")
     assert chat.talk.leaf == leaf
-    chat.type("/edit", "/branches")  # another command: the edit is dropped
+    said = chat.type("/edit", "/branches")  # another command: the edit is dropped, and said
+    assert said.startswith("Nothing was changed.")
     assert chat.talk.leaf == leaf
     assert len(saved(chat).children(None)) == 3
 
@@ -314,6 +317,10 @@ def test_context_adds_up(begin: Begin) -> None:
     shown = engine.render(chat.talk.upcoming(""))
     assert sum(figures) == len(shown.tokens) == chat.session.used
     assert f"{len(shown.tokens):,} of 4,096 tokens are used" in said
+    chat.type("e f g")
+    used = chat.session.used
+    assert f"{used:,} of 4,096 tokens are used" in chat.type("/context")
+    assert f"context window  {used:,} of 4,096 tokens" in chat.type("/stats")
     assert "pinned p.txt" in said
     chat = begin(FakeEngine(n_ctx=60))
     chat.type(*(words(number) for number in range(6)))
@@ -629,3 +636,58 @@ def test_arguments_are_completed(begin: Begin, tmp_path: Path) -> None:
     assert offered("/file d")[0] == "drop"
     chat.session.journal = NoJournal()
     assert offered("/resume ") == []
+
+
+def test_a_long_chat_in_the_gauge_is_summed_up(begin: Begin) -> None:
+    engine = FakeEngine(n_ctx=4096)
+    chat = begin(engine)
+    for number in range(40):
+        chat.talk.add("user", f"question {number}")
+        chat.talk.add("assistant", "words " * (number + 1))
+    lines = chat.type("/context").split("\n")
+    figures = [int(line.split()[-1]) for line in lines[:-1]]
+    assert sum(figures) == len(engine.render(chat.talk.upcoming("")).tokens)
+    assert any(line.startswith("24 turns between") for line in lines)
+    assert [lines[1][:7], lines[-2][:7]] == ["turn 1 ", "turn 40"]
+
+
+def test_what_is_nothing_is_said(begin: Begin, tmp_path: Path) -> None:
+    chat = begin(agrees=False)
+    assert "no turn in this conversation yet" in chat.type("/branch")
+    assert "/ is no command.\n" in chat.type("/")
+    assert "there is no chat 7 | what there is: /history" in chat.type("/resume 7")
+    for number in range(60):
+        (tmp_path / f"{number}.txt").write_text("x")
+    said = chat.type(f"/file {tmp_path}")
+    assert f"{tmp_path} was left out." in said
+    assert chat.session.attached == []
+    chat.reader.interactive = False
+    assert "was left out, because nobody can be asked" in chat.type(f"/file {tmp_path}")
+    assert chat.code == ExitCode.FAILURE
+
+
+@pytest.mark.parametrize("way", ["/exit", "/new", "/resume 1", ""])
+def test_a_chat_that_cannot_be_saved_is_not_left_unasked(tmp_path: Path, way: str) -> None:
+    """A trigger stands for the full disk: SQLite refuses each message, and works otherwise."""
+    path = tmp_path / "history.db"
+    with closing(HistoryJournal(lambda t: History(path, t), lambda _text: None, "m")) as journal:
+        session = Session(FakeEngine(), "m", Conversation(), journal, Sampling())
+        chat = Chat(session)
+        chat.type("first")
+        session.begin_afresh()
+        with closing(sqlite3.connect(path)) as other, other:
+            other.execute(
+                "CREATE TRIGGER full BEFORE INSERT ON message BEGIN SELECT RAISE(FAIL, 'full'); END"
+            )
+        said = chat.type("lost?", *filter(None, [way]), "still here")
+        assert "This chat is not saved in full: full" in said
+        assert set(chat.reader.asked) == {"Leave it all the same?"}
+        assert [text for text in chat.path() if "said" not in text] == ["lost?", "still here"]
+        chat.reader.interactive = False
+        assert "not saved in full: full | keep it in a file" in chat.type("more", "/new")
+        assert chat.code == ExitCode.FAILURE
+        with closing(sqlite3.connect(path)) as other, other:
+            other.execute("DROP TRIGGER full")
+        chat.type("/new")
+        assert chat.path() == []
+        assert len(journal.history().load(2).conversation) > 1

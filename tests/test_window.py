@@ -13,8 +13,11 @@ from gemma_cli.errors import ExitCode, PromptTooLongError
     st.lists(st.integers(1, 500), min_size=1, max_size=40),
     st.integers(0, 300),
     st.integers(8, 9000),
+    st.integers(0, 45),
 )
-def test_the_fewest_of_the_oldest_leave(sizes: list[int], system: int, n_ctx: int) -> None:
+def test_the_fewest_of_the_oldest_leave(
+    sizes: list[int], system: int, n_ctx: int, before: int
+) -> None:
     room = answer_room(n_ctx, None)
     asked: list[int] = []
 
@@ -31,6 +34,10 @@ def test_the_fewest_of_the_oldest_leave(sizes: list[int], system: int, n_ctx: in
     fits = [n for n in range(len(sizes)) if system + sum(sizes[n:]) <= n_ctx - room]
     assert skip == (fits[0] if fits else len(sizes) - 1)
     assert len(asked) <= 9  # a render costs: no linear search
+    assert leaving(len(sizes), measure, n_ctx, room, before) == skip
+    asked.clear()
+    assert leaving(len(sizes), measure, n_ctx, room, skip) == skip
+    assert min(asked) >= skip - 1  # what left for the turn before is not measured again
 
 
 def test_a_message_larger_than_the_window() -> None:

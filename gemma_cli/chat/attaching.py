@@ -28,16 +28,25 @@ def attached(talk: Talk, words: str) -> list[Attachment]:
         raise GemmaError("this chat takes no files")
     found: list[Attachment] = []
     for marked, plain in _PATH.findall(words):
-        gathered = documents.gather(marked.replace('\\"', '"') or plain)
+        path = marked.replace('\\"', '"') or plain
+        gathered = documents.gather(path)
         for note in gathered.notes:
             talk.say(note)
         if gathered.question and not talk.confirm(gathered.question):
+            _left_out(talk, path, gathered.question)
             continue
         for each in gathered.documents:
             fitted = _fitted(talk, each, [*talk.session.attached, *found])
             if fitted is not None:
                 found.append(fitted)
     return found
+
+
+def _left_out(talk: Talk, path: str, question: str) -> None:
+    """Raises GemmaError where nobody could be asked: a script must not go on without it."""
+    if not talk.reader.interactive:
+        raise GemmaError(f"{path} was left out, because nobody can be asked: {question}")
+    talk.say(f"{path} was left out.")
 
 
 def size_note(session: Session, document: Attachment) -> str:

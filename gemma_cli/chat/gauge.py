@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 
 from gemma_cli.chat.branches import excerpt
@@ -10,7 +11,7 @@ from gemma_cli.chat.conversation import opening_message
 from gemma_cli.chat.session import Session
 from gemma_cli.chat.window import answer_room, leaving
 from gemma_cli.engine.protocol import Message
-from gemma_cli.errors import PromptTooLongError
+from gemma_cli.errors import GemmaError, PromptTooLongError
 
 _MOST_TURNS = 16
 
@@ -21,15 +22,14 @@ def gauge_text(session: Session) -> str:
     The engine is ready. The parts add up to the prompt that an empty message
     would have now: each is what the prompt loses without it.
     """
-    skip = _skip(session)
+    skip, used = _skip(session)
     opening, turns = _opening(session), _turns(session, skip)
-    used = sum(tokens for _, tokens in (*opening, *turns))
     n_ctx = session.engine.info().n_ctx
     waiting = [
         (f"for the next message: {each.name}", session.tokens(each.text))
         for each in session.attached
     ]
-    rows = [*opening, *_shortened(turns), *waiting]
+    rows = [*opening, *turns, *waiting]
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {tokens:>9,}" for name, tokens in rows]
     free = max(0, n_ctx - used - sum(tokens for _, tokens in waiting))
@@ -39,11 +39,22 @@ def gauge_text(session: Session) -> str:
 
 def measure(session: Session) -> None:
     """Count what the context window holds before the next message; the engine is ready."""
-    session.used = _upcoming(session, _skip(session))
+    _, session.used = _skip(session)
 
 
-def _skip(session: Session) -> int:
-    """How many of the standing exchanges are not in the window now.
+def refresh(session: Session) -> None:
+    """measure(), if that can be done now; else the figure is not known."""
+    session.used = None
+    if session.engine.progress() < 1.0:
+        return
+    try:
+        measure(session)
+    except GemmaError:  # a template that refuses it says so when one asks
+        session.used = None
+
+
+def _skip(session: Session) -> tuple[int, int]:
+    """How many of the standing exchanges are not in the window now, and what the rest takes.
 
     Those that were told, unless there is room for them again (one went back in
     the tree); all that must be, where the window could not hold the rest.
@@ -51,12 +62,19 @@ def _skip(session: Session) -> int:
     answered = sum(len(pair) == 2 for pair in session.conversation.standing())
     n_ctx = session.engine.info().n_ctx
     room = answer_room(n_ctx, session.sampling.max_tokens)
+    left = session.skipped()
+
+    @cache
+    def size(skip: int) -> int:
+        return _upcoming(session, skip)
+
     try:
-        needed = leaving(answered + 1, lambda skip: _upcoming(session, skip), n_ctx, room)
+        needed = leaving(answered + 1, size, n_ctx, room, left)
     except PromptTooLongError:
-        return answered
-    told = min(session.skipped(), needed)
-    return told if _upcoming(session, told) < n_ctx else needed
+        return answered, size(answered)
+    told = min(left, needed)
+    skip = told if size(told) < n_ctx else needed
+    return skip, size(skip)
 
 
 def _opening(session: Session) -> list[tuple[str, int]]:
@@ -69,13 +87,25 @@ def _opening(session: Session) -> list[tuple[str, int]]:
 
 
 def _turns(session: Session, first: int) -> list[tuple[str, int]]:
+    """The turns that are shown, each with its size; those between two ends of many in one row."""
     talk = session.conversation
     answered = [pair for pair in talk.standing() if len(pair) == 2]
     places = {turn.id: number for number, turn in enumerate(talk.questions(), start=1)}
-    sizes = [_upcoming(session, skip) for skip in range(first, len(answered) + 1)]
+    count, end = len(answered), _MOST_TURNS // 2
+    edges = list(range(first, count + 1))
+    if len(edges) > _MOST_TURNS + 1:
+        edges = [*edges[: end + 1], *edges[-end - 1 :]]
+    sizes = [_upcoming(session, skip) for skip in edges]
+
+    def name(begin: int, after: int) -> str:
+        if after - begin > 1:
+            return f"{after - begin} turns between"
+        question = answered[begin][0]
+        return f"turn {places[question.id]} {excerpt(question.text)}"
+
     return [
-        (f"turn {places[pair[0].id]} {excerpt(pair[0].text)}", sizes[at] - sizes[at + 1])
-        for at, pair in enumerate(answered[first:])
+        (name(*of), more - less)
+        for of, (more, less) in zip(pairwise(edges), pairwise(sizes), strict=True)
     ]
 
 
@@ -87,15 +117,6 @@ def _upcoming(session: Session, skip: int) -> int:
 def _size(session: Session, opening: Sequence[Message]) -> int:
     messages = [*opening, Message("user", "")]
     return len(session.engine.render(messages, thinking=session.thinking).tokens)
-
-
-def _shortened(turns: list[tuple[str, int]]) -> list[tuple[str, int]]:
-    if len(turns) <= _MOST_TURNS:
-        return turns
-    head, tail = turns[: _MOST_TURNS // 2], turns[-_MOST_TURNS // 2 :]
-    between = turns[len(head) : -len(tail)]
-    total = sum(tokens for _, tokens in between)
-    return [*head, (f"{len(between)} turns between", total), *tail]
 
 
 def _left(session: Session, skip: int) -> list[str]:

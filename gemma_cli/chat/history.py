@@ -136,6 +136,11 @@ class History:
             conversation.go_to(said[-1] if said else None)
         return SavedChat(found[0], conversation)
 
+    def has(self, conversation_id: int) -> bool:
+        """Whether there is such a chat."""
+        with _reading():
+            return self._is_there(conversation_id)
+
     def search(self, query: str, limit: int = 50) -> list[Hit]:
         """Messages that hold every word and "quoted phrase" of the query, the best first.
 

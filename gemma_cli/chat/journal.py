@@ -31,6 +31,10 @@ class Journal(Protocol):
     def conversation_id(self) -> int | None:
         """The present chat's number in the history; None while it is not saved."""
 
+    @property
+    def unsaved(self) -> str | None:
+        """Why the last save failed; None: it did not, or nothing is ever to be saved."""
+
     def save(self, conversation: Conversation) -> None:
         """Make everything that was said durable, now."""
 
@@ -58,6 +62,7 @@ class NoJournal:
     """--no-history: nothing is written anywhere."""
 
     conversation_id = None
+    unsaved = None
 
     def __init__(self, model: str = "") -> None:
         self.model = model
@@ -112,6 +117,12 @@ class HistoryJournal:
     def conversation_id(self) -> int | None:
         return self._conversation_id
 
+    @property
+    def unsaved(self) -> str | None:
+        if self._history is not None and not self._history.writable:
+            return None  # said when it was opened
+        return self._told
+
     def history(self) -> History:
         """The history, opened if it was not; what opening it did is told. Raises HistoryError."""
         if self._history is None:
@@ -132,7 +143,8 @@ class HistoryJournal:
         self._written_pinned = conversation.pinned
 
     def begin(self) -> int | None:
-        ended, self._conversation_id = self._conversation_id, None
+        ended = self._conversation_id if self._told is None else None
+        self._conversation_id = None
         self._forget_written()
         return ended
 

@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 
 from gemma_cli.chat import commands
 from gemma_cli.chat.attaching import quoted
-from gemma_cli.chat.gauge import measure
+from gemma_cli.chat.gauge import measure, refresh
 from gemma_cli.chat.interface import Entry, Reader, Writer
 from gemma_cli.chat.interrupts import Hangup, Hangups
+from gemma_cli.chat.letting_go import may_let_go
 from gemma_cli.chat.records import Summary
 from gemma_cli.chat.session import Session
 from gemma_cli.chat.talking import Talking
@@ -27,6 +28,7 @@ class ChatLoop:
         self._reader = reader
         self._writer = writer
         self._failure: GemmaError | None = None
+        self._asked = False
         self._hangups = Hangups()
         self._talk = Talking(session, reader, writer, self._hangups)
 
@@ -53,25 +55,44 @@ class ChatLoop:
                 return 129  # the terminal closed before its SIGHUP came
 
     def _converse(self) -> int:
-        while True:
-            text, then = self._talk.edit or ("", None)
-            self._talk.edit = None
+        code: int | None = None
+        while code is None:
             try:
-                with self._hangups.asking(self._reader.interrupt):
-                    entry = self._reader.read(text)
-                if entry is None:
-                    return self._end()
-                self._take(entry, then)
-            except commands.Leave:
-                return self._talk.failure
-            except KeyboardInterrupt:
+                code = self._turn()
+            except KeyboardInterrupt:  # pressed again while the first one was answered
                 if not self._reader.interactive:
                     return ExitCode.CANCELLED
-                said = "Nothing was changed." if then else "Ctrl-D or /exit leaves the chat."
-                self._writer.say(said)
-                continue
-            if self._talk.ending is not None:
-                return self._talk.ending
+        return code
+
+    def _turn(self) -> int | None:
+        """Read one entry and do it; an exit code ends the chat."""
+        text, then = self._talk.edit or ("", None)
+        self._talk.edit = None
+        try:
+            with self._hangups.asking(self._reader.interrupt):
+                entry = self._reader.read(text)
+            if entry is None:
+                return None if self._stays() else self._end()
+            self._take(entry, then)
+        except commands.Leave:
+            return None if self._stays() else self._talk.failure
+        except KeyboardInterrupt:
+            if not self._reader.interactive:
+                return ExitCode.CANCELLED
+            said = "Nothing was changed." if then else "Ctrl-D or /exit leaves the chat."
+            self._writer.say(said)
+        return self._talk.ending
+
+    def _stays(self) -> bool:
+        """Whether the user would rather not leave what could not be saved; asked once."""
+        asked, self._asked = self._asked, True
+        if asked or self._failure is not None:
+            return False
+        try:
+            return not may_let_go(self._talk)
+        except GemmaError as error:
+            self._talk.report(error)
+            return False
 
     def _end(self) -> int:
         if self._failure is not None:
@@ -101,6 +122,8 @@ class ChatLoop:
             word, argument = commands.split(text)
             command = commands.find(word)
             if command is not None:
+                if then:
+                    self._writer.say("Nothing was changed.")
                 self._run_command(command, argument)
                 return
             if not self._send_anyway(word):
@@ -178,13 +201,8 @@ class ChatLoop:
         return (talk, len(talk), talk.leaf, talk.system, talk.pinned, session.engine, session.used)
 
     def _refresh_gauge(self, before: tuple[object, ...]) -> None:
-        session = self._session
         now = self._state()
         if now[:-1] == before[:-1] or now[-1] != before[-1]:
             return  # nothing changed, or an answer told the new figure
-        session.used = None
-        if session.engine.progress() >= 1.0 and self._talk.ending is None:
-            try:
-                measure(session)
-            except GemmaError:
-                session.used = None  # a template that refuses it says so when one asks
+        if self._talk.ending is None:
+            refresh(self._session)

@@ -112,8 +112,8 @@ class Session:
 
     thinking: whether it is asked to think before it answers, as in Engine.render.
     by_hand: sampling options that were set in this chat. attached: documents
-    for the next message. used: tokens in the context window, if known.
-    copy: puts a text on the clipboard and says how.
+    for the next message. used: tokens that the context window holds before the
+    next message, if known. copy: puts a text on the clipboard and says how.
     """
 
     engine: Engine
@@ -186,6 +186,5 @@ class Session:
     def count(self, done: Done) -> None:
         """Take an answer's figures into the statistics."""
         self.last = done
-        self.used = done.used
         self.answers += 1
         self.answer_tokens += done.usage.completion_tokens

@@ -8,6 +8,7 @@ from typing import Any
 from gemma_cli.chat.answering import Answering
 from gemma_cli.chat.attaching import attached, size_note
 from gemma_cli.chat.conversation import Attachment
+from gemma_cli.chat.gauge import refresh
 from gemma_cli.chat.interface import Reader, Writer
 from gemma_cli.chat.interrupts import Hangups, Interrupt, interrupts
 from gemma_cli.chat.session import Session
@@ -88,7 +89,7 @@ class Talking:
             except GemmaError as error:
                 back(after_failure)
                 self.report(error)
-        self._end_script(interrupt)
+        self._answer_ended(interrupt)
 
     def go_on(self) -> None:
         session = self.session
@@ -104,7 +105,7 @@ class Talking:
                 self.say("Stopped before it went on.")
             except GemmaError as error:
                 self.report(error)
-        self._end_script(interrupt)
+        self._answer_ended(interrupt)
 
     def write(
         self, messages: Sequence[Message], max_tokens: int, heading: str
@@ -130,6 +131,8 @@ class Talking:
             return False
         return True
 
-    def _end_script(self, interrupt: Interrupt) -> None:
+    def _answer_ended(self, interrupt: Interrupt) -> None:
+        if self.ending is None:
+            refresh(self.session)
         if interrupt.noted and not self.reader.interactive and self.ending is None:
             self.ending = ExitCode.CANCELLED

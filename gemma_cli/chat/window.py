@@ -18,7 +18,9 @@ def answer_room(n_ctx: int, max_tokens: int | None) -> int:
     return max(1, min(max_tokens or _ANSWER_TOKENS, n_ctx // _ANSWER_SHARE))
 
 
-def leaving(exchanges: int, measure: Callable[[int], int], n_ctx: int, room: int) -> int:
+def leaving(
+    exchanges: int, measure: Callable[[int], int], n_ctx: int, room: int, before: int = 0
+) -> int:
     """How many of the oldest exchanges must leave so that the newest can be answered.
 
     measure(skip) is the prompt's length in tokens without the first `skip`
@@ -26,19 +28,32 @@ def leaving(exchanges: int, measure: Callable[[int], int], n_ctx: int, room: int
     prompt. The last exchange never leaves: when it is alone and there is space
     for less than `room` tokens of answer, it may still be asked.
 
+    before: how many left for the turn before; the search begins there, so that
+    a long chat is not measured as a whole for each turn.
+
     Raises PromptTooLongError when the newest question alone fills the window.
     """
     last = max(exchanges - 1, 0)
     limit = n_ctx - room
-    if measure(0) <= limit:
-        return 0
+    before = min(before, last)
+    if measure(before) <= limit:
+        if not before or measure(before - 1) > limit:
+            return before
+        before = 0
+        if measure(0) <= limit:
+            return 0
     alone = measure(last)
     if alone >= n_ctx:
         raise PromptTooLongError(
             f"This message needs {alone:,} tokens and the context window holds {n_ctx:,}",
             "Send a shorter message, or load a larger window: /set ctx max",
         )
-    fits, too_few = last, 0
+    fits, too_few, step = last, before, 1
+    while before and too_few + step < fits:
+        if measure(too_few + step) <= limit:
+            fits = too_few + step
+            break
+        too_few, step = too_few + step, step * 2
     while fits - too_few > 1:
         middle = (fits + too_few) // 2
         if measure(middle) <= limit:

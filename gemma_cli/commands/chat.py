@@ -238,14 +238,16 @@ def _edit_mode() -> str:
 
 
 def _gauge(session: Session) -> Callable[[], Gauge]:
+    from gemma_cli.commands.switching import short
     from gemma_cli.terminal.toolbar import Gauge
 
     def gauge() -> Gauge:
+        label = short(session.label)
         loaded = session.engine.progress()
         speed = session.last.timings.decode_tps if session.last else None
         if session.used is None:
-            return Gauge(session.label, loaded, speed=speed)
+            return Gauge(label, loaded, speed=speed)
         n_ctx = session.engine.info().n_ctx  # what was counted was counted by a ready engine
-        return Gauge(session.label, loaded, n_ctx, session.used, speed)
+        return Gauge(label, loaded, n_ctx, session.used, speed)
 
     return gauge

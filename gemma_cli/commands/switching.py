@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemma_cli.chat.session import Model
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from gemma_cli.settings import Settings
 
 _PLACEMENT = ("ctx", "gpu_layers", "threads", "kv_type", "gpu_margin", "draft")
+
+
+def short(name: str) -> str:
+    """A model's name for one line: of one that is named by its path the file alone."""
+    path = Path(name)
+    return path.name if path.is_absolute() else name
 
 
 class ModelsHere:
@@ -86,6 +93,8 @@ class ModelsHere:
         self, name: str | None, changes: Mapping[str, str], wait: Callable[[Engine], None]
     ) -> list[str]:
         chosen = self._chosen if name is None else opening.choose_model(name, self._settings)
+        if not changes and chosen.installed.path == self._chosen.installed.path:
+            return [f"{short(chosen.installed.name)} is loaded already."]
         wishes: dict[str, Any] = {
             key: None if value.lower() in ("auto", "none") else value
             for key, value in changes.items()
@@ -135,7 +144,8 @@ class ModelsHere:
         quant = f" ({installed.quant})" if installed.quant else ""
         wishes = "".join(f", {name} {value}" for name, value in changes.items())
         notes = [
-            f"{installed.name}{quant} answers from here on: a context of {info.n_ctx:,} tokens, "
+            f"{short(installed.name)}{quant} answers from here on: "
+            f"a context of {info.n_ctx:,} tokens, "
             f"{info.gpu_layers} of {info.n_layers + 1} layers on a GPU{wishes}."
         ]
         if closed_first:

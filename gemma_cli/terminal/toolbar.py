@@ -9,13 +9,14 @@ from prompt_toolkit.utils import get_cwidth
 from gemma_cli.terminal.sanitize import clean_line
 
 _NEARLY_FULL = 0.85
+_SHORTEST_NAME = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
     """What the toolbar shows. loaded: 0.0 to 1.0; n_ctx None: not known yet.
 
-    used: tokens in the context window, None before the first answer.
+    used: tokens that the context window holds before the next message, if known.
     speed: tokens per second of the last answer. problem: replaces all else.
     """
 
@@ -45,6 +46,9 @@ def toolbar(gauge: Gauge, width: int, mode: str = "") -> list[tuple[str, str]]:
         pieces += [("", " · context "), (style, f"{used} / {gauge.n_ctx:,}")]
     if gauge.speed is not None:
         pieces.append(("", f" · {gauge.speed:.1f} tokens/s"))
+    room = width - sum(get_cwidth(text) for _, text in pieces[1:])
+    if _SHORTEST_NAME <= room < get_cwidth(pieces[0][1]):  # the figures before the name's end
+        pieces[0] = ("", f"{_cut(pieces[0][1], room - 1)}…")
     return _fit(pieces, width)
 
 

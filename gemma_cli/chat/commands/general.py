@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gemma_cli.chat.commands.registry import Leave, command, commands, find
 from gemma_cli.chat.interface import Talk
+from gemma_cli.chat.letting_go import may_let_go
 from gemma_cli.chat.session import Session
 from gemma_cli.errors import UsageError
 
@@ -11,7 +12,7 @@ _KEYS = (
     "Enter sends; Alt-Enter, Ctrl-J or a \\ at the end of a line begins a new line.",
     'Text between """ and """ may have several lines. A paste is never a command.',
     "Ctrl-R searches what was typed before. Ctrl-C stops an answer; Ctrl-D leaves.",
-    "Ctrl-G opens the text in your editor. Tab completes commands, and files after @.",
+    "Ctrl-G opens the text in your editor. Tab completes commands and files after @.",
 )
 
 
@@ -43,6 +44,8 @@ def exit_(_talk: Talk, _argument: str) -> str:
 def new(talk: Talk, _argument: str) -> str:
     """The system text and all settings stay; pinned documents stay with the old chat."""
     session = talk.session
+    if not may_let_go(talk):
+        return "You are still in this chat."
     empty = len(session.conversation) == 0
     ended = session.begin_afresh()
     if empty:
@@ -80,6 +83,8 @@ def stats(talk: Talk, _argument: str) -> str:
     if done is None:
         return "There is no answer yet in this conversation."
     usage, timings = done.usage, done.timings
+    used = "–" if session.used is None else f"{session.used:,}"
+    window = f"{used} of {session.engine.info().n_ctx:,} tokens"
     return "\n".join(
         (
             f"prompt          {usage.prompt_tokens:,} tokens, {usage.cached_tokens:,} of them "
@@ -89,7 +94,7 @@ def stats(talk: Talk, _argument: str) -> str:
             f"drafts          {usage.drafted_tokens:,} tokens guessed, "
             f"{usage.accepted_tokens:,} of them right",
             f"first token     {timings.ttft_s:.2f} s; whole answer {timings.total_s:.2f} s",
-            f"context window  {done.used:,} of {done.n_ctx:,} tokens",
+            f"context window  {window}",
             f"seed            {done.seed}",
             f"load            {timings.load_s:.2f} s",
             f"since the start {session.answers:,} answered, {session.answer_tokens:,} tokens",

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from gemma_cli.chat.commands.registry import command
 from gemma_cli.chat.interface import Talk
+from gemma_cli.chat.letting_go import may_let_go
 from gemma_cli.chat.records import Summary, title_of
 from gemma_cli.chat.session import Session
 from gemma_cli.errors import GemmaError, UsageError
@@ -64,7 +65,12 @@ def resume(talk: Talk, argument: str) -> str:
         raise UsageError("/resume takes a chat's number", "what there is: /history")
     if int(argument) == session.journal.conversation_id:
         return "You are in this chat."
-    chat = session.journal.history().load(int(argument))
+    past = session.journal.history()
+    if not past.has(int(argument)):
+        raise UsageError(f"there is no chat {argument}", "what there is: /history")
+    chat = past.load(int(argument))
+    if not may_let_go(talk):
+        return "You are still in this chat."
     session.resume(chat)
     recall(talk, chat.summary)
     if chat.summary.model and chat.summary.model != session.label:

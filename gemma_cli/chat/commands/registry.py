@@ -93,6 +93,8 @@ def near(word: str) -> str | None:
     """The command that was probably meant."""
     import difflib
 
+    if len(word) < 3:  # too short to resemble one
+        return None
     matches = difflib.get_close_matches(word.lower(), _REGISTRY, n=1, cutoff=0.6)
     return matches[0] if matches else None
 

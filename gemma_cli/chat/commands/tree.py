@@ -126,9 +126,8 @@ def branch(talk: Talk, argument: str) -> str:
     """The new branch begins with your next message; what followed turn N stays. Alone: from the
     turn before the last one."""
     session = talk.session
-    count = len(session.conversation.questions())
-    number = argument or str(max(count - 1, 0))
-    if number != "0":
+    number = argument or str(max(len(session.conversation.questions()) - 1, 0))
+    if number != "0" or session.conversation.leaf is None:
         question(session, number, "/branch 1")
     came_from = here(session.conversation)
     _move(session, place(session.conversation, number))
