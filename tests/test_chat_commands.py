@@ -413,7 +413,7 @@ def test_forget_removes_this_chat(begin: Begin) -> None:
     chat = begin(agrees=False)
     assert "not in the history" in chat.type("/forget")
     chat.type("a secret")
-    assert "nothing was removed" in chat.type("/forget")
+    assert "Nothing was removed." in chat.type("/forget")
     chat.reader.agrees = True
     assert "is removed" in chat.type("/forget")
     assert chat.session.journal.history().conversations() == []
@@ -691,3 +691,40 @@ def test_a_chat_that_cannot_be_saved_is_not_left_unasked(tmp_path: Path, way: st
         chat.type("/new")
         assert chat.path() == []
         assert len(journal.history().load(2).conversation) > 1
+
+
+def test_what_is_read_ahead_is_what_will_be_sent_in_a_full_window(begin: Begin) -> None:
+    engine = FakeEngine(n_ctx=60)
+    chat = begin(engine)
+    chat.type(*(words(number) for number in range(6)))
+    chat_id = chat.session.journal.conversation_id
+    chat.type("/new", f"/resume {chat_id}")
+    chat.session.typing("and")
+    typed, _ = engine.typed[-1]
+    chat.type("and")
+    assert typed == tuple(engine.asked[-1])
+
+
+def test_a_resumed_question_without_an_answer_is_shown(begin: Begin) -> None:
+    chat = begin(FakeEngine(["fine", [Piece("hm", True)], "now"]))
+    chat.type("how are you?", "and what then?", "/new")
+    said = chat.type("/resume 1")
+    assert ">>> and what then?" in said
+    assert "/regen has it answered" in said
+    chat.type("/regen")
+    assert chat.path()[-2:] == ["and what then?", "now"]
+
+
+def test_where_nobody_can_be_asked_nothing_is_forgotten(begin: Begin) -> None:
+    chat = begin()
+    chat.reader.interactive = False
+    assert "nobody can be asked | gemma history rm -y 1" in chat.type("a", "/forget")
+    assert chat.code == ExitCode.FAILURE
+    assert chat.path() == ["a", "You said: a"]
+
+
+def test_how_a_turn_of_several_lines_ends_is_said_as_it_is(begin: Begin) -> None:
+    chat = begin()
+    assert "Alt-Enter sends" in chat.type("/multiline on")
+    chat.reader.prefills = False  # lines alone, from a dumb terminal or a pipe
+    assert "ends at an empty line" in chat.type("/multiline on")

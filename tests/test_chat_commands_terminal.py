@@ -105,6 +105,7 @@ def test_files_and_past_chats(chat: Terminal, tmp_path: Path) -> None:
 def test_the_model_is_loaded_otherwise(chat: Terminal) -> None:
     enter(chat, "Hello", CUT)
     said = enter(chat, "/set ctx 512", "answers from here on")
+    enter(chat, "/model gemma3:270m-pt", "gemma3:270m-pt is loaded already")
     assert "a context of 512 tokens" in said
     enter(chat, "/context", "of 512 tokens are used")
     said = enter(chat, "/model", "context +512")

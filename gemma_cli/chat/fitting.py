@@ -51,7 +51,7 @@ def _fit(session: Session, room: int | None = None) -> tuple[int, Prompt]:
     if room is None:
         room = answer_room(n_ctx, session.sampling.max_tokens)
     try:
-        skip = leaving(standing, measure, n_ctx, room, session.skipped())
+        skip = leaving(standing, measure, n_ctx, room, session.expected_skip())
     except PromptTooLongError:
         empty = [*conversation.opening(), Message("user", "")]
         opening = len(engine.render(empty, thinking=session.thinking).tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 
@@ -22,7 +23,8 @@ def gauge_text(session: Session) -> str:
     The engine is ready. The parts add up to the prompt that an empty message
     would have now: each is what the prompt loses without it.
     """
-    skip, used = _skip(session)
+    window = _window(session)
+    skip, used = window.skip, window.used
     opening, turns = _opening(session), _turns(session, skip)
     n_ctx = session.engine.info().n_ctx
     waiting = [
@@ -39,42 +41,54 @@ def gauge_text(session: Session) -> str:
 
 def measure(session: Session) -> None:
     """Count what the context window holds before the next message; the engine is ready."""
-    _, session.used = _skip(session)
+    window = _window(session)
+    session.next_skip = window.next_skip
+    session.used = window.used
 
 
 def refresh(session: Session) -> None:
     """measure(), if that can be done now; else the figure is not known."""
-    session.used = None
-    if session.engine.progress() < 1.0:
-        return
     try:
-        measure(session)
+        if session.engine.progress() >= 1.0:
+            measure(session)
+        else:
+            session.used = None
     except GemmaError:  # a template that refuses it says so when one asks
         session.used = None
 
 
-def _skip(session: Session) -> tuple[int, int]:
-    """How many of the standing exchanges are not in the window now, and what the rest takes.
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """skip: how many of the standing exchanges are not in it; used: what the rest takes.
 
-    Those that were told, unless there is room for them again (one went back in
-    the tree); all that must be, where the window could not hold the rest.
+    next_skip: how many the next prompt leaves out, if it is a short one.
+    """
+
+    skip: int
+    used: int
+    next_skip: int
+
+
+def _window(session: Session) -> _Window:
+    """Out of the window are those that were told, unless there is room for them again (one
+    went back in the tree); all that must be, where the window could not hold the rest.
     """
     answered = sum(len(pair) == 2 for pair in session.conversation.standing())
     n_ctx = session.engine.info().n_ctx
     room = answer_room(n_ctx, session.sampling.max_tokens)
-    left = session.skipped()
+    left, before = session.skipped(), session.expected_skip()
 
     @cache
     def size(skip: int) -> int:
         return _upcoming(session, skip)
 
     try:
-        needed = leaving(answered + 1, size, n_ctx, room, left)
+        needed = leaving(answered + 1, size, n_ctx, room, before)
     except PromptTooLongError:
-        return answered, size(answered)
+        return _Window(answered, size(answered), answered)
     told = min(left, needed)
     skip = told if size(told) < n_ctx else needed
-    return skip, size(skip)
+    return _Window(skip, size(skip), needed)
 
 
 def _opening(session: Session) -> list[tuple[str, int]]:

@@ -134,6 +134,8 @@ class Session:
     by_hand: set[str] = field(default_factory=set)
     attached: list[Attachment] = field(default_factory=list)
     used: int | None = None
+    # Standing exchanges that the next prompt will leave out; counted with `used`.
+    next_skip: int = 0
     models: Models | None = None
     documents: Documents | None = None
     prompts: Prompts | None = None
@@ -145,8 +147,12 @@ class Session:
             return
         typed = text.removeprefix('"""')
         texts = (*(each.text for each in self.attached), typed)
-        messages = self.conversation.upcoming("\n\n".join(texts), self.skipped())
+        messages = self.conversation.upcoming("\n\n".join(texts), self.expected_skip())
         self.engine.read_ahead(messages, thinking=self.thinking)
+
+    def expected_skip(self) -> int:
+        """How many of the standing exchanges the next prompt will leave out, as far as is known."""
+        return self.skipped() if self.used is None else self.next_skip
 
     def skipped(self) -> int:
         """How many of the standing exchanges have left the context window."""

@@ -67,7 +67,7 @@ def multiline(talk: Talk, argument: str) -> str:
     if wish not in ("", "on", "off"):
         raise UsageError(f"/multiline takes on or off, not '{argument}'")
     talk.reader.multiline = not talk.reader.multiline if not wish else wish == "on"
-    if not talk.reader.interactive:
+    if not talk.reader.prefills:  # lines, not a prompt with keys of its own
         way = "A turn ends at an empty line." if talk.reader.multiline else "A line is a turn."
     elif talk.reader.multiline:
         way = "Enter makes a new line, Alt-Enter sends."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from gemma_cli.chat.commands.registry import command
+from gemma_cli.chat.conversation import Turn
 from gemma_cli.chat.interface import Talk
 from gemma_cli.chat.letting_go import may_let_go
 from gemma_cli.chat.records import Summary, title_of
@@ -82,16 +83,25 @@ def recall(talk: Talk, summary: Summary) -> None:
     """The last question and its answer, so that one knows what was talked about."""
     count = f"{summary.turns} turn" + ("" if summary.turns == 1 else "s")
     talk.say(f"Chat {summary.id}, {count}: {summary.title}")
-    exchanges = talk.session.conversation.exchanges()
-    if not exchanges or not talk.reader.interactive:
+    path = talk.session.conversation.path()
+    if not path or not talk.reader.interactive:
         return
-    question, *answers = exchanges[-1]
+    question, answer = _last_two(path)
     talk.say(f">>> {question.text}")
-    for answer in answers:
-        with talk.writer.answer() as show:
-            show(answer.text)
-        if answer.status == "cancelled":
-            talk.say("(This answer was broken off. /continue goes on with it.)")
+    if answer is None or not answer.text.strip():
+        talk.say("(This has no answer yet. /regen has it answered.)")
+        return
+    with talk.writer.answer() as show:
+        show(answer.text)
+    if answer.status != "complete":
+        talk.say("(This answer was broken off. /continue goes on with it.)")
+
+
+def _last_two(path: list[Turn]) -> tuple[Turn, Turn | None]:
+    """The last question of a path and its answer, if one was begun."""
+    if path[-1].role == "assistant" and len(path) > 1:
+        return path[-2], path[-1]
+    return path[-1], None
 
 
 @command("/title", argument="[TEXT]", summary="name this chat; alone: show its name")
@@ -109,10 +119,14 @@ def forget(talk: Talk, _argument: str) -> str:
     session = talk.session
     if session.journal.conversation_id is None:
         return "This chat is not in the history."
-    count = len(session.conversation.questions())
-    asked = f"Remove this chat ({count} turn{'' if count == 1 else 's'}) for good?"
-    if not talk.confirm(asked):
-        raise GemmaError("nothing was removed")
+    chat_id = session.journal.conversation_id
+    count = sum(turn.role == "user" for turn in session.conversation)
+    if not talk.reader.interactive:
+        raise GemmaError(
+            "nothing was removed: nobody can be asked", f"gemma history rm -y {chat_id}"
+        )
+    if not talk.confirm(f"Remove this chat ({count} turn{'' if count == 1 else 's'}) for good?"):
+        return "Nothing was removed."
     session.journal.forget()
     session.begin_afresh()
     return "This chat is removed. A new conversation begins."
