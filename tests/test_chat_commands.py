@@ -728,3 +728,31 @@ def test_how_a_turn_of_several_lines_ends_is_said_as_it_is(begin: Begin) -> None
     assert "Alt-Enter sends" in chat.type("/multiline on")
     chat.reader.prefills = False  # lines alone, from a dumb terminal or a pipe
     assert "ends at an empty line" in chat.type("/multiline on")
+
+
+@pytest.mark.parametrize(
+    ("way", "said"),
+    [
+        ("drop", "With your next message turn 1 will leave the window."),
+        ("compact", "With your next message a summary will take the place of turn 1."),
+        ("stop", "Your next message will be refused: there is no room for it beside turn 1."),
+    ],
+)
+def test_an_answer_that_fills_the_window(begin: Begin, way: str, said: str) -> None:
+    chat = begin(FakeEngine(["word " * 90], n_ctx=60))
+    shown = chat.type(f"/set context_full {way}", "go", "/context")
+    assert "the context window of 60 tokens is full. A larger one can go on with it" in shown
+    assert "60 of 60 tokens are used, 0 are free." in shown
+    assert said in shown
+    assert chat.session.used == 60
+
+
+def test_another_answer_at_temperature_0_is_said_to_be_the_same(begin: Begin) -> None:
+    assert "The temperature is 0" in begin().type("/set temperature 0", "hi", "/regen")
+
+
+def test_going_on_with_nothing_is_said(begin: Begin) -> None:
+    chat = begin(FakeEngine(["half of it", ""]))
+    chat.type("/set max_tokens 2", "hi", "/set max_tokens none")
+    assert "The model adds nothing" in chat.type("/continue")
+    assert "ended by itself" in chat.type("/continue")

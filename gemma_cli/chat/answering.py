@@ -107,7 +107,10 @@ class Answering:
                 show(turn.text)
             done = self._stream(generation, turn, show)
         self._session.count(done)
-        self._tell_how_it_ended(done, self._session.conversation[turn.id])
+        answer = self._session.conversation[turn.id]
+        if turn.text and answer.text == turn.text and done.stop_reason == "end":
+            self._writer.say("The model adds nothing: its answer ends there.")
+        self._tell_how_it_ended(done, answer)
 
     def _stream(self, generation: Generation, turn: Turn, show: Show) -> Done:
         """Show and keep the answer as it comes; whatever ends it, its text is saved."""
@@ -149,11 +152,20 @@ class Answering:
         elif done.stop_reason == "length" and limit and done.usage.completion_tokens >= limit:
             self._writer.say(f"The answer was cut at max_tokens {limit}.{on}")
         elif done.stop_reason == "length":
+            if on and not self._fits_alone():
+                on = " A larger one can go on with it: /set ctx max, then /continue."
             self._writer.say(
                 f"The answer was cut: the context window of {done.n_ctx:,} tokens is full.{on}"
             )
         if answer.thoughts and not answer.text.strip():
             self._writer.say("The model has only thought: its answer did not begin.")
+
+    def _fits_alone(self) -> bool:
+        """Whether the window can hold more of the answer when all that came before has left."""
+        session = self._session
+        messages = session.conversation.messages(len(session.conversation.standing()) - 1)
+        prompt = session.engine.render(messages, thinking=session.thinking)
+        return len(prompt.tokens) < session.engine.info().n_ctx
 
 
 def was_cut(turn: Turn) -> bool:

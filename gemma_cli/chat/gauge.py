@@ -21,22 +21,21 @@ def gauge_text(session: Session) -> str:
     """Tokens of the opening and of each turn; which turns have left; what is free.
 
     The engine is ready. The parts add up to the prompt that an empty message
-    would have now: each is what the prompt loses without it.
+    would have now: each is what the prompt loses without it. Where the last answer
+    filled the window they are more than that by the format of a turn.
     """
     window = _window(session)
-    skip, used = window.skip, window.used
-    opening, turns = _opening(session), _turns(session, skip)
-    n_ctx = session.engine.info().n_ctx
+    rows = [*_opening(session), *_turns(session, window.skip)]
     waiting = [
         (f"for the next message: {each.name}", session.tokens(each.text))
         for each in session.attached
     ]
-    rows = [*opening, *turns, *waiting]
-    width = max(len(name) for name, _ in rows)
-    lines = [f"{name:<{width}}  {tokens:>9,}" for name, tokens in rows]
-    free = max(0, n_ctx - used - sum(tokens for _, tokens in waiting))
-    lines.append(f"{used:,} of {n_ctx:,} tokens are used, {free:,} are free.")
-    return "\n".join([*lines, *_left(session, skip)])
+    width = max(len(name) for name, _ in (*rows, *waiting))
+    lines = [f"{name:<{width}}  {tokens:>9,}" for name, tokens in (*rows, *waiting)]
+    n_ctx = session.engine.info().n_ctx
+    free = max(0, n_ctx - window.used - sum(tokens for _, tokens in waiting))
+    lines.append(f"{window.used:,} of {n_ctx:,} tokens are used, {free:,} are free.")
+    return "\n".join([*lines, *_left(session, window)])
 
 
 def measure(session: Session) -> None:
@@ -71,7 +70,7 @@ class _Window:
 
 def _window(session: Session) -> _Window:
     """Out of the window are those that were told, unless there is room for them again (one
-    went back in the tree); all that must be, where the window could not hold the rest.
+    went back in the tree); all that must be, where it never held the rest (a resumed chat).
     """
     answered = sum(len(pair) == 2 for pair in session.conversation.standing())
     n_ctx = session.engine.info().n_ctx
@@ -85,10 +84,13 @@ def _window(session: Session) -> _Window:
     try:
         needed = leaving(answered + 1, size, n_ctx, room, before)
     except PromptTooLongError:
-        return _Window(answered, size(answered), answered)
+        return _Window(answered, min(size(answered), n_ctx), answered)
     told = min(left, needed)
-    skip = told if size(told) < n_ctx else needed
-    return _Window(skip, size(skip), needed)
+    if size(told) < n_ctx:
+        return _Window(told, size(told), needed)
+    if session.last is not None:  # the last answer filled it
+        return _Window(told, n_ctx, needed)
+    return _Window(needed, size(needed), needed)
 
 
 def _opening(session: Session) -> list[tuple[str, int]]:
@@ -133,11 +135,31 @@ def _size(session: Session, opening: Sequence[Message]) -> int:
     return len(session.engine.render(messages, thinking=session.thinking).tokens)
 
 
-def _left(session: Session, skip: int) -> list[str]:
-    left = {pair[0].id for pair in session.conversation.standing()[:skip]}
-    questions = session.conversation.questions()
-    gone = [number for number, turn in enumerate(questions, start=1) if turn.id in left]
-    if not gone:
-        return []
-    which = f"Turn {gone[0]}" if len(gone) == 1 else f"Turns {gone[0]} to {gone[-1]}"
-    return [f"{which} left the context window: the model no longer sees what was said there."]
+_NEXT = {
+    "drop": "With your next message {} will leave the window.",
+    "compact": "With your next message a summary will take the place of {}.",
+    "stop": "Your next message will be refused: there is no room for it beside {}.",
+}
+
+
+def _left(session: Session, window: _Window) -> list[str]:
+    """Which turns the model no longer sees, and which it will not with the next message."""
+    out = {pair[0].id for pair in session.conversation.standing()[: window.next_skip]}
+    told: list[int] = []
+    untold: list[int] = []
+    for number, turn in enumerate(session.conversation.questions(), start=1):
+        if turn.id in out:
+            (told if turn.id in session.left else untold).append(number)
+    said = []
+    if told:
+        gone = _numbers(told).capitalize()
+        said.append(
+            f"{gone} left the context window: the model no longer sees what was said there."
+        )
+    if untold:
+        said.append(_NEXT[session.context_full].format(_numbers(untold)))
+    return said
+
+
+def _numbers(turns: list[int]) -> str:
+    return f"turn {turns[0]}" if len(turns) == 1 else f"turns {turns[0]} to {turns[-1]}"

@@ -56,6 +56,8 @@ def regen(talk: Talk, argument: str) -> None:
     before = session.conversation.leaf
     if session.sampling.seed is not None:
         talk.say(f"The seed is set to {session.sampling.seed}: the answer may be the same.")
+    elif session.sampling.greedy:
+        talk.say("The temperature is 0: the answer may be the same.")
     session.conversation.go_to(asked.id)
     talk.answer(otherwise=before)
 
