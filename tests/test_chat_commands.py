@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -127,7 +129,7 @@ def test_edit_at_the_prompt_and_at_once(begin: Begin) -> None:
     assert "Nothing was changed" in chat.type("/edit", "  ")
     assert chat.talk.leaf == leaf
     said = chat.type("/edit", "/branches")  # another command: the edit is dropped, and said
-    assert said.startswith("Nothing was changed.")
+    assert said.startswith("The text that stood here was not used.")
     assert chat.talk.leaf == leaf
     assert len(saved(chat).children(None)) == 3
 
@@ -756,3 +758,29 @@ def test_going_on_with_nothing_is_said(begin: Begin) -> None:
     chat.type("/set max_tokens 2", "hi", "/set max_tokens none")
     assert "The model adds nothing" in chat.type("/continue")
     assert "ended by itself" in chat.type("/continue")
+
+
+def test_a_wrong_setting_is_named_as_it_was_typed(begin: Begin) -> None:
+    chat = begin()
+    assert "temperature must be between" in chat.type("/set temp -1")
+    assert "logit_bias takes" in chat.type("/set logit_bias x")
+    assert "--" not in chat.type("/set top-k -1", "/set logit_bias x")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX files")
+def test_what_is_saved_takes_the_place_of_a_file_alone(begin: Begin, tmp_path: Path) -> None:
+    chat = begin(agrees=True)
+    chat.type("hi")
+    assert "it is a folder" in chat.type(f"/save {tmp_path}")
+    (tmp_path / "real.md").write_text("old")
+    (tmp_path / "real.md").chmod(0o600)
+    (tmp_path / "link.md").symlink_to("real.md")
+    chat.type(f"/save {tmp_path}/link.md")
+    assert (tmp_path / "link.md").is_symlink()
+    assert (tmp_path / "real.md").read_text() == "You said: hi\n"
+    assert (tmp_path / "real.md").stat().st_mode & 0o777 == 0o600
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE) as reader:
+        chat.type(f"/save {tmp_path}/pipe")
+        assert reader.communicate()[0] == b"You said: hi\n"
+    assert (tmp_path / "pipe").is_fifo()

@@ -123,7 +123,7 @@ class ChatLoop:
             command = commands.find(word)
             if command is not None:
                 if then:
-                    self._writer.say("Nothing was changed.")
+                    self._writer.say("The text that stood here was not used.")
                 self._run_command(command, argument)
                 return
             if not self._send_anyway(word):

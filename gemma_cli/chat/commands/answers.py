@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -114,18 +115,29 @@ def export(talk: Talk, argument: str) -> str:
     return _written(talk, file, FORMATS[form]([SavedChat(summary, session.conversation)]))
 
 
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all: what was there stays until the new text is. Raises OSError."""
+    if path.exists() and not path.is_file():  # a pipe, a device: nothing to take the place of
+        path.write_text(text, encoding="utf-8", errors="replace")
+        return
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        fresh.write_text(text, encoding="utf-8", errors="replace")
+        if path.exists():
+            shutil.copymode(path, fresh)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
 def _written(talk: Talk, file: str, text: str) -> str:
     path = Path(file.strip().strip('"')).expanduser()
     try:
+        if path.is_dir():
+            raise GemmaError(f"{path} cannot be written: it is a folder", f"name a file in {path}")
         if path.exists() and not talk.confirm(f"{path} is there already. Replace it?"):
             raise GemmaError(f"{path} was not written: it is there already")
-        # Whole or not at all: what was there stays until the new text is.
-        fresh = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            fresh.write_text(text, encoding="utf-8", errors="replace")
-            fresh.replace(path)
-        finally:
-            fresh.unlink(missing_ok=True)
+        _write(path.resolve(), text)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise GemmaError(f"{path} cannot be written: {reason}") from error

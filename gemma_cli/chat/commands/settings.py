@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -106,16 +107,30 @@ def set_(talk: Talk, argument: str) -> str:
     if name in placement:
         if not value:
             return _line(name, placement[name])
-        return _open(talk, None, {name: value})
+        with _named_as_here(name):
+            return _open(talk, None, {name: value})
     if name == "context_full":
         return _set_context_full(session, value)
     if name not in _OPTIONS:
         known = ", ".join((*_OPTIONS, "context_full", *placement))
         raise UsageError(f"there is no option '{name}'", f"options: {known}")
     if value:
-        session.sampling = _changed(session.sampling, name, value)
+        with _named_as_here(name):
+            session.sampling = _changed(session.sampling, name, value)
         session.by_hand.add(name)
     return _line(name, _shown(session.sampling, name))
+
+
+@contextmanager
+def _named_as_here(name: str) -> Iterator[None]:
+    """What is said of an option of the command line is said of /set's."""
+    flag = "temp" if name == "temperature" else name.replace("_", "-")
+    option = re.compile(rf"--{flag}(?![\w-])")
+    try:
+        yield
+    except UsageError as error:
+        hint = error.hint and option.sub(f"/set {name}", error.hint)
+        raise UsageError(option.sub(name, error.message), hint) from error
 
 
 def _changed(sampling: Sampling, name: str, value: str) -> Sampling:
