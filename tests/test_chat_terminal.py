@@ -50,7 +50,7 @@ def test_the_prompt_comes_at_once_and_keeps_what_is_typed(home: Env) -> None:
         terminal.wait_for("loading the model: ")
         terminal.wait_for(r">>> Hello\nLoaded\.")
         assert "loading the model" not in terminal.text()
-        terminal.wait_for(r"context 3 / 4,096 · 50\.0 tokens/s")
+        terminal.wait_for(r"context 5 / 4,096 · 50\.0 tokens/s")
         terminal.send("\x04")
         assert terminal.wait_end() == 0
     assert saved_turns(home) == [("Hello", "complete"), ("Loaded.", "complete")]
