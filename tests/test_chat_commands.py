@@ -482,9 +482,13 @@ class FakeModels:
     present: Model
     known: Mapping[str, Sequence[str | Sequence[str | Piece | GemmaError]]]
     asked: dict[str, str] = field(default_factory=lambda: {"ctx": "auto"})
+    forgotten: int = 0
 
     def names(self) -> list[str]:
         return list(self.known)
+
+    def forget(self) -> None:
+        self.forgotten += 1
 
     def facts(self) -> str:
         return f"model {self.present.label}"

@@ -397,6 +397,24 @@ def test_a_chat_is_resumed_without_being_evaluated_again(gemma: Gemma, with_demo
     assert len(kept_states(with_demo)) == 1  # the newer state took its place
 
 
+def test_a_forgotten_chat_leaves_no_word_on_disk(with_demo: Env) -> None:
+    argv = [*program(), "chat", "--temp", "0", "-n", "2"]
+    with Terminal(argv, with_demo) as terminal:
+        terminal.wait_for(READY)
+        terminal.paste(LONG)
+        terminal.send("\r")
+        terminal.wait_for(r"context [\d,]+ / ", timeout=60)
+        terminal.send("/forget\r")
+        terminal.wait_for("for good")
+        terminal.send("y\r")
+        terminal.wait_for("This chat is removed")
+        terminal.send("\x04")
+        assert terminal.wait_end() == 0
+    assert kept_states(with_demo) == []
+    with closing(sqlite3.connect(history_of(with_demo))) as db:
+        assert db.execute("SELECT count(*) FROM message").fetchone() == (0,)
+
+
 def test_no_history_keeps_no_state(gemma: Gemma, with_demo: Env) -> None:
     done = gemma("chat", "--no-history", "-n", "2", input=f'"""{LONG}"""\n')
     assert done.returncode == 0, done.stderr

@@ -86,13 +86,9 @@ class ChatLoop:
     def _stays(self) -> bool:
         """Whether the user would rather not leave what could not be saved; asked once."""
         asked, self._asked = self._asked, True
-        if asked or self._failure is not None:
-            return False
-        try:
-            return not may_let_go(self._talk)
-        except GemmaError as error:
-            self._talk.report(error)
-            return False
+        if asked or self._failure is not None or not self._reader.interactive:
+            return False  # that it is not saved was said at the time
+        return not may_let_go(self._talk)
 
     def _end(self) -> int:
         if self._failure is not None:

@@ -38,6 +38,9 @@ class Models(Protocol):
 
     def names(self) -> list[str]: ...
 
+    def forget(self) -> None:
+        """Drop what the present one has evaluated, from memory and from the disk."""
+
     def facts(self) -> str:
         """What the present one is and how it is loaded, as text."""
 

@@ -81,6 +81,7 @@ def chat(
     from gemma_cli.commands import opening
     from gemma_cli.commands.attachments import FilesHere
     from gemma_cli.commands.beginning import file_commands, prompt_command, said_sampling
+    from gemma_cli.commands.forgetting import expire_old_chats
     from gemma_cli.commands.personas import PromptsHere
     from gemma_cli.commands.switching import ModelsHere
     from gemma_cli.commands.texts import argument_text
@@ -95,8 +96,8 @@ def chat(
     writer = ChatWriter(plain=plain)
     with closing(open_journal(writer)) as journal:
         saved = _saved_chat(journal, resume, resume_last, writer)
-        if settings.history_days is not None and not no_history:
-            journal.expire(settings.history_days, saved.summary.id if saved else None)
+        if not no_history:
+            expire_old_chats(journal, settings, saved.summary.id if saved else None)
         named = options.one_model(model_argument, model)
         chosen = opening.choose_model(named or (saved.summary.model if saved else None), settings)
         conversation = saved.conversation if saved else Conversation()

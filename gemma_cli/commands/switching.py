@@ -59,6 +59,12 @@ class ModelsHere:
         """The evaluated prompt goes to disk, for the next time."""
         opening.keep_state(self._engine)
 
+    def forget(self) -> None:
+        from gemma_cli.commands.forgetting import forget_evaluated
+
+        self._engine.forget()
+        forget_evaluated()
+
     def names(self) -> list[str]:
         from gemma_cli.models.store import installed
 

@@ -105,6 +105,12 @@ class Evaluation:
             self.checkpoints.replace(snapshot.checkpoints)
             self._resumed = snapshot.tokens
 
+    def forget(self) -> None:
+        """Hold nothing, and nothing to go back to."""
+        self.context.rewind(0)
+        self.checkpoints.replace(())
+        self._resumed = None
+
     def keep(self, n_past: int | None = None, *, continues: bool = False) -> None:
         """Write a snapshot of the first n_past tokens, or of all. Raises OSError.
 

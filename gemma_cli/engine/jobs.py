@@ -5,13 +5,14 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from gemma_cli.engine.protocol import Done, Message, Piece, Prompt, Sampling
 
 if TYPE_CHECKING:
     from gemma_cli.engine.library import AbortFlag
+    from gemma_cli.engine.loaded import Loaded
 
 
 class Answer:
@@ -63,17 +64,21 @@ class ReadAhead:
         return bool(self.tokens) and tuple(prompt[: len(self.tokens)]) == self.tokens
 
 
-class Keep:
-    """A wish for a snapshot of the first n_past tokens; None: of what was said so far."""
+class Errand:
+    """Something else that only the worker may do with the model."""
 
-    def __init__(self, n_past: int | None) -> None:
-        self.n_past = n_past
+    def __init__(self, work: Callable[[Loaded], None]) -> None:
+        self._work = work
         self._done = threading.Event()
         self._failure: BaseException | None = None
 
-    def done(self, failure: BaseException | None = None) -> None:
-        self._failure = failure
-        self._done.set()
+    def run(self, loaded: Loaded) -> None:
+        try:
+            self._work(loaded)
+        except BaseException as failure:  # the caller's thread raises it
+            self._failure = failure
+        finally:
+            self._done.set()
 
     def wait(self) -> None:
         """Until it is done; raises what went wrong."""

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from gemma_cli.engine.jobs import Answer, Keep, ReadAhead
+from gemma_cli.engine.jobs import Answer, Errand, ReadAhead
 from gemma_cli.engine.protocol import EngineInfo, Message, Prompt, Sampling, check_sampling
 from gemma_cli.errors import GemmaError, PromptTooLongError
 
@@ -41,10 +41,9 @@ class LlamaEngine:
         self._ready = threading.Event()
         self._wake = threading.Condition()
         # Below _wake: what is to be done, and what is being done.
-        self._answers: deque[Answer] = deque()
-        self._keeps: deque[Keep] = deque()
+        self._jobs: deque[Answer | Errand] = deque()
         self._ahead: ReadAhead | None = None
-        self._current: Answer | ReadAhead | None = None
+        self._current: Answer | Errand | ReadAhead | None = None
         self._thread = threading.Thread(target=self._work, name="llama", daemon=True)
         self._thread.start()
 
@@ -88,7 +87,7 @@ class LlamaEngine:
                 else:
                     ahead.abort.set()
             self._ahead = None
-            self._answers.append(answer)
+            self._jobs.append(answer)
             self._wake.notify()
         return answer
 
@@ -100,24 +99,31 @@ class LlamaEngine:
     def keep(self, n_past: int | None = None) -> None:
         """Raises OSError when the snapshot cannot be written."""
         self._wait()
-        wish = Keep(n_past)
-        with self._wake:
-            self._ahead = None
-            self._stop_reading_ahead()
-            self._keeps.append(wish)
-            self._wake.notify()
-        wish.wait()
+        self._send(Errand(lambda loaded: loaded.keep(n_past))).wait()
+
+    def forget(self) -> None:
+        """Drop what was evaluated, so that nothing of it can be kept later. Returns at once."""
+        self._send(Errand(lambda loaded: loaded.forget()))
 
     def close(self) -> None:
         with self._wake:
             self._closing = True
             self._stop_reading_ahead()
-            for answer in self._answers:
-                answer.cancel()
+            for job in self._jobs:
+                if isinstance(job, Answer):
+                    job.cancel()
             if isinstance(self._current, Answer):
                 self._current.cancel()
             self._wake.notify()
         self._thread.join()
+
+    def _send(self, errand: Errand) -> Errand:
+        with self._wake:
+            self._ahead = None
+            self._stop_reading_ahead()
+            self._jobs.append(errand)
+            self._wake.notify()
+        return errand
 
     def _stop_reading_ahead(self) -> None:
         if isinstance(self._current, ReadAhead):
@@ -143,23 +149,21 @@ class LlamaEngine:
         while (job := self._next()) is not None:
             if isinstance(job, Answer):
                 self._answer(job)
-            elif isinstance(job, Keep):
-                self._keep(job)
+            elif isinstance(job, Errand):
+                job.run(self._loaded)
             else:
                 self._read_ahead(job)
             with self._wake:
                 self._current = None
         self._loaded.close()
 
-    def _next(self) -> Answer | Keep | ReadAhead | None:
+    def _next(self) -> Answer | Errand | ReadAhead | None:
         """The next thing to do; None when closing and nothing is left to do."""
         with self._wake:
             while True:
-                if self._answers:
-                    self._current = self._answers.popleft()
+                if self._jobs:
+                    self._current = self._jobs.popleft()
                     return self._current
-                if self._keeps:
-                    return self._keeps.popleft()
                 if self._closing:
                     return None
                 pause = None
@@ -182,21 +186,13 @@ class LlamaEngine:
         with suppress(GemmaError):
             tokens = self._loaded.certain(ahead)
             with self._wake:
-                if self._answers or not tokens:
+                if self._jobs or not tokens:
                     return
                 ahead.tokens = tokens
             self._loaded.read_ahead(ahead, self._is_idle)
 
     def _is_idle(self) -> bool:
-        return not (self._answers or self._keeps or self._ahead or self._closing)
-
-    def _keep(self, wish: Keep) -> None:
-        try:
-            self._loaded.keep(wish.n_past)
-        except BaseException as failure:  # the caller's thread raises it
-            wish.done(failure)
-        else:
-            wish.done()
+        return not (self._jobs or self._ahead or self._closing)
 
     def _answer(self, answer: Answer) -> None:
         try:

@@ -135,6 +135,10 @@ class Loaded:
         else:
             self._evaluation.keep(n_past)
 
+    def forget(self) -> None:
+        self._evaluation.forget()
+        self._spoken = 0
+
     def close(self) -> None:
         if self._draft is not None:
             self._draft.close()

@@ -129,4 +129,6 @@ def forget(talk: Talk, _argument: str) -> str:
         return "Nothing was removed."
     session.journal.forget()
     session.begin_afresh()
+    if session.models:
+        session.models.forget()
     return "This chat is removed. A new conversation begins."
