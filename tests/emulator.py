@@ -56,14 +56,17 @@ class Terminal:
     def paste(self, text: str) -> None:
         self.send(f"\x1b[200~{text}\x1b[201~")
 
-    def wait_for(self, pattern: str, timeout: float = 20) -> str:
-        """Read until the screen or the scrollback matches; all of it as text."""
+    def wait_for(self, pattern: str, timeout: float = 20, *, or_end: bool = False) -> str:
+        """Read until the screen or the scrollback matches; all of it as text.
+
+        or_end: the program may as well end without showing it.
+        """
         deadline = time.monotonic() + timeout
         while not re.search(pattern, self.text()):
             if time.monotonic() > deadline:
                 raise AssertionError(f"{pattern!r} did not appear in:\n{self.text()}")
             if not self._read(0.1) and self.process.poll() is not None and not self._read(0.1):
-                if re.search(pattern, self.text()):
+                if or_end or re.search(pattern, self.text()):
                     break
                 raise AssertionError(f"ended without {pattern!r}:\n{self.text()}")
         return self.text()

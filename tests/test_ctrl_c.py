@@ -163,9 +163,8 @@ def test_while_the_program_starts(with_demo: Env, after: float) -> None:
     with real_chat(with_demo) as terminal:
         time.sleep(after)
         terminal.send(CTRL_C)
-        terminal.settle(1.5)
+        terminal.wait_for("(?m)^>>> ?", or_end=True)
         if terminal.process.poll() is None:
-            terminal.wait_for("(?m)^>>> ?")
             terminal.send(CTRL_C)
             terminal.settle(0.3)
             terminal.send("/exit\r")

@@ -8,10 +8,12 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -396,6 +398,24 @@ def test_kill_9_loses_no_finished_turn(path: Path) -> None:
             assert answers[number].text == f"answer {number} whole"
             assert answers[number].status == "complete"
         assert all(turn.status in ("complete", "cancelled") for turn in turns)
+
+
+def test_many_open_a_new_history_at_once(tmp_path: Path) -> None:
+    """None takes tables that another is just making for a foreign database."""
+    for number in range(60):
+        said: list[tuple[str, ...]] = []
+
+        def open_it(path: Path = tmp_path / f"{number}.db", to: list[Any] = said) -> None:
+            opened = database.open_database(path)
+            opened.connection.close()
+            to.append(opened.notices)
+
+        threads = [threading.Thread(target=open_it) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert said == [()] * 4
 
 
 def test_two_chats_at_once(path: Path) -> None:

@@ -202,7 +202,8 @@ def test_a_reader_that_leaves_keeps_what_it_saw(home: Env) -> None:
 @POSIX_ONLY
 def test_xargs_runs_one_for_each_line(home: Env) -> None:
     command = (
-        f"printf 'a\\nb\\n' | xargs -I{{}} {' '.join(program())} run --no-cache -n 1 'Say {{}}'"
+        f"printf 'a\\nb\\n' | xargs -I{{}} {' '.join(program())} run --temp 0 --no-cache -n 3 "
+        "'Say {}'"
     )
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],

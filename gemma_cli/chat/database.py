@@ -175,11 +175,11 @@ def open_database(
 def _open_writable(path: Path, migrations: Sequence[Migration], thorough: bool) -> Opened:
     connection = _connect(str(path))
     try:
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version > len(migrations):
+        if _version(connection) > len(migrations):
             connection.close()
             return _open_read_only(path, "The history was written by a newer gemma")
-        _check(connection, version, thorough)
+        if thorough:
+            _check(connection)
         _use_wal(connection)
         notices = _migrate(connection, path, migrations)
     except BaseException:
@@ -208,16 +208,24 @@ def _connect(target: str, uri: bool = False) -> sqlite3.Connection:
     return connection
 
 
-def _check(connection: sqlite3.Connection, version: int, thorough: bool) -> None:
-    """Raise sqlite3.DatabaseError with a damage code if this is not a sound history."""
+def _version(connection: sqlite3.Connection) -> int:
+    """The form that the history has; 0: it is empty. Another program's file counts as damaged."""
+    # As one moment had it: another process may be making the tables just now.
+    connection.execute("BEGIN")
     tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     owner = connection.execute("PRAGMA application_id").fetchone()[0]
+    connection.execute("COMMIT")
     if tables and (version == 0 or owner != APPLICATION_ID):
         raise _damage("a database of another program")
-    if thorough:
-        verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if verdict != "ok":
-            raise _damage(verdict)
+    return version
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    """Raise sqlite3.DatabaseError with a damage code if its pages are not sound."""
+    verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise _damage(verdict)
 
 
 def _damage(message: str) -> sqlite3.DatabaseError:
