@@ -103,6 +103,20 @@ def test_rm(gemma: Gemma, home: Env) -> None:
     assert [chat["id"] for chat in json.loads(gemma("history", "list", "--json").stdout)] == [2]
 
 
+def test_rm_of_a_chat_of_thousands_of_turns(gemma: Gemma, chats: Path) -> None:
+    long = Conversation()
+    for number in range(1_200):
+        long.add("user", f"question {number}")
+        long.add("assistant", "answer")
+    with closing(History(chats)) as history:
+        number = history.add(long, "gemma3:1b")
+    done = gemma("history", "rm", "-y", str(number))
+    assert (done.returncode, done.stderr) == (0, f"Removed {number}: question 0\n")
+    assert gemma("history", "search", "question").stdout == ""
+    with closing(sqlite3.connect(chats)) as db:
+        assert db.execute("SELECT count(*) FROM message").fetchone() == (4,)
+
+
 def test_rm_many(gemma: Gemma, chats: Path) -> None:
     for wrong in ([], ["1", "--all"], ["--all", "--older-than", "1d"]):
         assert gemma("history", "rm", "-y", *wrong).returncode == 2

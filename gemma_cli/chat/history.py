@@ -292,6 +292,10 @@ class History:
                 WHERE conversation_id = ? AND role = 'user')""",
             (conversation_id,),
         )
+        # Each turn would take the next one with it, and SQLite follows a thousand of them.
+        self._db.execute(
+            "UPDATE message SET parent_id = NULL WHERE conversation_id = ?", (conversation_id,)
+        )
         self._db.execute("DELETE FROM conversation WHERE id = ?", (conversation_id,))
 
     def _is_there(self, conversation_id: int) -> bool:
