@@ -71,6 +71,19 @@ def test_temperature(tiny: WrittenLogits, top_k: int, temperature: float) -> Non
 
 
 @pytest.mark.parametrize("top_k", [0, 40])
+@pytest.mark.parametrize("temperature", [1e-30, 0.01, 0.1])
+def test_the_best_token_alone_is_drawn_when_it_is_cold(
+    tiny: WrittenLogits, top_k: int, temperature: float
+) -> None:
+    """Differences of logits are then beyond what a softmax can take that looks for no maximum."""
+    logits = some_logits(tiny.vocabulary.size, 4)
+    best = int(logits.argmax())
+    logits[best] += 2
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=1, seed=1)
+    assert set(draw_many(tiny, logits, sampling)) == {best}
+
+
+@pytest.mark.parametrize("top_k", [0, 40])
 def test_top_p_and_min_p(tiny: WrittenLogits, top_k: int) -> None:
     logits = some_logits(tiny.vocabulary.size)
     if top_k:

@@ -15,6 +15,9 @@ from gemma_cli.errors import UsageError
 if TYPE_CHECKING:
     from gemma_cli.settings import Settings
 
+# More threads end llama.cpp (GGML_MAX_N_THREADS); more of the others is no C integer.
+_MOST = {"--threads": 512, "--ctx": 2**31 - 1, "--gpu-layers": 2**31 - 1}
+
 
 def _option(*names: str, help: str, **more: Any) -> Any:  # noqa: A002 - Typer's own name
     variable = "GEMMA_" + names[-1].removeprefix("--").replace("-", "_").upper()
@@ -229,4 +232,6 @@ def number_or_word(name: str, value: str | None, words: tuple[str, ...], least: 
         raise UsageError(f"{name} takes a number or {choices}, not '{value}'") from None
     if number < least:
         raise UsageError(f"{name} must be {least} or more, not {number}")
+    if number > (most := _MOST.get(name, number)):
+        raise UsageError(f"{name} must be {most} or less, not {number}")
     return number

@@ -117,10 +117,11 @@ def _descending(ids: Ids, logits: Logits) -> Ids:
     return ids[np.argsort(-logits[ids], kind="stable")]
 
 
-def apply(chain: Any, ids: Ids, logits: Logits) -> tuple[Any, Any]:
-    """Run a llama.cpp chain over candidates (best first); (its array, the memory behind it).
+def apply(chain: Any, ids: Ids, logits: Logits, *, best_first: bool = False) -> tuple[Any, Any]:
+    """Run a llama.cpp chain over candidates; (its array, the memory behind it).
 
-    ids: what the candidates are called; logits: theirs, one for each.
+    ids: what the candidates are called; logits: theirs, one for each. best_first:
+    that is their order; said of another one, a softmax would overflow.
     """
     memory = np.zeros(len(ids), _CANDIDATE)
     memory["id"], memory["logit"] = ids, logits
@@ -128,15 +129,15 @@ def apply(chain: Any, ids: Ids, logits: Logits) -> tuple[Any, Any]:
         data=memory.ctypes.data_as(ctypes.POINTER(C.llama_token_data)),
         size=len(ids),
         selected=-1,
-        sorted=True,
+        sorted=best_first,
     )
     C.llama_sampler_apply(chain, ctypes.byref(array))
     return array, memory
 
 
-def draw(chain: Any, ids: Ids, logits: Logits) -> int:
+def draw(chain: Any, ids: Ids, logits: Logits, *, best_first: bool = False) -> int:
     """The candidate that a chain selects."""
-    array, _memory = apply(chain, ids, logits)
+    array, _memory = apply(chain, ids, logits, best_first=best_first)
     return int(array.data[array.selected].id)
 
 
@@ -176,7 +177,7 @@ def exclude_top_choices(
     count = int(rest / (threshold * total)) + 2  # well below it, rounding or not
     shares = np.append(weights[ids], np.full(count, max(rest / count, 1e-30)))
     with_rest = np.arange(len(shares))
-    array, _memory = apply(chain, with_rest, np.log(shares / total))
+    array, _memory = apply(chain, with_rest, np.log(shares / total), best_first=True)
     logits[ids[: len(shares) - array.size]] = _NEVER
 
 
@@ -220,7 +221,7 @@ class Selection:
         """Draw one; the logits, which prepare() gave, stay as they are."""
         if not self._whole:
             ids = top_k(logits, candidates(self._sampling, len(logits)))
-            return draw(self._chains.final, ids, logits[ids])
+            return draw(self._chains.final, ids, logits[ids], best_first=True)
         left, scratch = self._left, self._scratch
         np.copyto(left, logits)
         if self._sampling.top_p < 1 or self._sampling.min_p > 0:
