@@ -13,13 +13,13 @@ def main() -> None:
     """Run the program and end the process with a documented exit code."""
     if not _has_output():
         sys.exit(1)
-    if sys.argv[1:] == ["--version"]:  # before any import: 40 ms are the limit
-        from gemma_cli import __version__
-
-        print(f"gemma {__version__}")
-        return
-    code = _run()
+    only_version = sys.argv[1:] == ["--version"]  # before any import: 40 ms are the limit
+    code = 0 if only_version else _run()
     try:
+        if only_version:
+            from gemma_cli import __version__
+
+            print(f"gemma {__version__}")
         sys.stdout.flush()
     except BrokenPipeError:
         code = reader_gone()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from gemma_cli import __version__
 from gemma_cli.commands.bench import bench
@@ -13,6 +14,7 @@ from gemma_cli.commands.chat import chat
 from gemma_cli.commands.completion import completion
 from gemma_cli.commands.config import app as config
 from gemma_cli.commands.doctor import doctor
+from gemma_cli.commands.grouping import CommandGroup
 from gemma_cli.commands.history import app as history
 from gemma_cli.commands.list import list_models
 from gemma_cli.commands.plan import plan
@@ -30,20 +32,30 @@ _EXIT_CODES = (
 )
 
 
-class _Group(TyperGroup):
-    """Typer's group, but a reader that left is not a failure: exit 141, quietly."""
+class _Program(CommandGroup):
+    """All commands. To Typer a reader that left is a failure; here it is exit 141, quietly."""
+
+    def make_context(self, *args: Any, **more: Any) -> Any:
+        with _reader_may_leave():  # --help is printed while the arguments are read
+            return super().make_context(*args, **more)
 
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _reader_may_leave():
             return super().invoke(ctx)
-        except BrokenPipeError as error:
-            from gemma_cli.__main__ import reader_gone
 
-            raise typer.Exit(reader_gone()) from error
+
+@contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        from gemma_cli.__main__ import reader_gone
+
+        raise typer.Exit(reader_gone()) from error
 
 
 app = typer.Typer(
-    cls=_Group,
+    cls=_Program,
     help="Talk to Google's Gemma models on your own machine.",
     epilog=_EXIT_CODES,
     no_args_is_help=True,

@@ -105,6 +105,7 @@ def said(chat: Imported) -> list[tuple[str, str]]:
         ' {"type": "input_text", "text": "i"}]}, {"role": "assistant", "content": "Yo"}]}]',
         '\n{"messages": [{"role": "user", "content": "Hi"},'
         ' {"role": "assistant", "content": "Yo"}]}\n\n',
+        '{"role": "user", "content": "Hi"}\n{"role": "assistant", "content": "Yo"}\n',
     ],
 )
 def test_forms(text: str) -> None:
@@ -149,7 +150,7 @@ def _tree(turns: str, more: str = "") -> str:
     ("text", "wrong"),
     [
         ("", "file is not valid JSON"),
-        ("{", "file is not valid JSON: .*line 1 column 2"),
+        ("{", r"file is not valid JSON: .*\(line 1, column 2\)"),
         ("[" * 100_000, "nested too deeply"),
         ("[]", "file holds no chat"),
         ("[[]]", "file, chat 1: it holds no message"),
@@ -163,7 +164,13 @@ def _tree(turns: str, more: str = "") -> str:
         ('[{"role": "user", "content": [{"type": "text"}]}]', "message 1: 'text' is no text"),
         ('{"messages": [{"role": "user", "content": "x"}], "model": 3}', "'model' is no text"),
         ('[{"messages": [{"role": "user", "content": "x"}]}, {}]', "file, chat 2: there is nei"),
-        ('{"messages": [{"role": "user", "content": "x"}]}\n{"mess', "file, line 2 is not valid"),
+        (
+            '{"messages": [{"role": "user", "content": "x"}]}\n{"mess',
+            r"file is not .*\(line 2, column 2\)",
+        ),
+        ('[{"role": "user", "content": "x", "n": ' + "9" * 5000 + "}]", "thousands of digits"),
+        ('{"role": "user", "content": "x"}\n{"role": "user"}', "file: message 2: 'content' is no"),
+        ('{"role": "user", "content": "x"}\n{"messages": []}', "file, line 1: there is neither"),
         ('{"messages": [{"role": "user", "content": "x"}]}\n\n{}', "file, line 3: there is nei"),
         (_tree(""), "it holds no turn"),
         (_tree(_TURN).replace('"version": 1', '"version": 2'), "newer gemma"),
@@ -193,7 +200,14 @@ def chat_file(folder: Path, chats: int) -> Path:
     return path
 
 
-def test_one_bad_line_and_nothing_is_taken_in(gemma: Gemma, tmp_path: Path) -> None:
+def test_a_chat_of_answers_alone_has_a_title_too(gemma: Gemma, tmp_path: Path) -> None:
+    file = tmp_path / "greeting.json"
+    file.write_text('[{"role": "assistant", "content": "Good morning."}]')
+    assert "Good morning." in gemma("history", "import", str(file)).stdout
+    assert "Good morning." in gemma("history", "list").stdout
+
+
+def test_one_bad_line_and_nothing_is_taken_in(gemma: Gemma, home: Env, tmp_path: Path) -> None:
     good = chat_file(tmp_path, 5)
     bad = tmp_path / "bad\x1b[31m.jsonl"
     bad.write_text(good.read_text() + '{"messages": "none"}\n')
@@ -204,6 +218,11 @@ def test_one_bad_line_and_nothing_is_taken_in(gemma: Gemma, tmp_path: Path) -> N
     assert gemma("history", "list", "--json").stdout == "[]\n"
     for name in ("missing.json", ".", "/dev/null"):
         assert gemma("history", "import", name).returncode == 2
+    closed = subprocess.run(
+        ["sh", "-c", '"$@" history import - <&-', "sh", *program()], env=home, capture_output=True
+    )
+    assert closed.returncode == 2
+    assert closed.stderr.startswith(b"gemma: standard input is closed\n")
     binary = tmp_path / "binary"
     binary.write_bytes(b"\x80abc")
     assert "not UTF-8" in gemma("history", "import", str(binary)).stderr

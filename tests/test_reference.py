@@ -9,8 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 import gemma_cli
+from gemma_cli.cli import app
+from gemma_cli.commands.surface import commands
+from tests.conftest import Gemma
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference.md"
@@ -44,3 +48,14 @@ def test_the_man_page_is_one() -> None:
         check=True,
     )
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("group", [[], ["history"], ["prompts"], ["config"]])
+def test_the_help_of_a_group_cuts_no_sentence_off(gemma: Gemma, group: list[str]) -> None:
+    shown = gemma(*group, "--help", env={"COLUMNS": "60"}).stdout
+    every = commands(typer.main.get_command(app))
+    sentences = {each.short for each in every if each.path and list(each.path[:-1]) == group}
+    listed = " ".join(shown.partition("Commands:")[2].split())
+    assert sentences
+    for sentence in sentences:
+        assert sentence.partition(". ")[0].removesuffix(".") in listed

@@ -272,6 +272,24 @@ def test_closed_streams(home: Env, redirection: str, code: int, said: str) -> No
 
 
 @POSIX_ONLY
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["list"], ["--version"], ["--help"], ["prompts", "-h"]])
+def test_an_output_that_takes_nothing(home: Env, arguments: list[str], unbuffered: str) -> None:
+    env = home | {"PYTHONUNBUFFERED": unbuffered}
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as left, Path("/dev/full").open("wb") as full:
+        for output, code, said in (
+            (left, 141, ""),
+            (full, 1, "gemma: cannot write the output: No space left on device\n"),
+        ):
+            done = subprocess.run(
+                [*program(), *arguments], stdout=output, stderr=subprocess.PIPE, text=True, env=env
+            )
+            assert (done.returncode, done.stderr) == (code, said)
+
+
+@POSIX_ONLY
 @pytest.mark.parametrize("arguments", [["list"], ["history", "list"], ["--version"], ["--help"]])
 def test_no_command_works_without_an_output(home: Env, arguments: list[str]) -> None:
     done = subprocess.run(

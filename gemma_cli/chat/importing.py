@@ -57,7 +57,10 @@ def read_chats(text: str, source: str, clock: Callable[[], float]) -> list[Impor
 
 
 def _values(text: str, source: str) -> Iterator[tuple[str, Any]]:
-    """(which line it is, value): one for a JSON text, one a line for JSONL."""
+    """(which line it is, value): one for a JSON text, one a line for JSONL.
+
+    Lines that are messages, each by itself, are one value: the list of them.
+    """
     try:
         yield "", _parse(text)
         return
@@ -65,17 +68,27 @@ def _values(text: str, source: str) -> Iterator[tuple[str, Any]]:
         lines = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
         if len(lines) < 2 or not _is_json(lines[0][1]):
             raise UsageError(f"{source} is not valid JSON: {error}", _FORMS) from error
+    values = []
     for number, line in lines:
         try:
-            value = _parse(line)
+            values.append((f", line {number}", _parse(line, number)))
         except ValueError as error:
-            raise UsageError(f"{source}, line {number} is not valid JSON: {error}") from error
-        yield f", line {number}", value
+            raise UsageError(f"{source} is not valid JSON: {error}", _FORMS) from error
+    if all(_is_message(value) for _, value in values):
+        yield "", [value for _, value in values]
+    else:
+        yield from values
 
 
-def _parse(text: str) -> Any:
+def _parse(text: str, line: int = 1) -> Any:
+    """A JSON value; line: where in its file the text begins, for the ValueError."""
     try:
         return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"line {line + error.lineno - 1}, column {error.colno}"
+        raise ValueError(f"{error.msg} ({place})") from error
+    except ValueError as error:
+        raise ValueError("a number in it has thousands of digits") from error
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
@@ -97,7 +110,11 @@ def _chats(value: Any, place: str, clock: Callable[[], float]) -> Iterator[Impor
 
 
 def _is_dialogue(value: list[Any]) -> bool:
-    return any(isinstance(each, dict) and ("role" in each or "from" in each) for each in value)
+    return any(map(_is_message, value))
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and ("role" in value or "from" in value)
 
 
 def _chat(value: Any, place: str, clock: Callable[[], float]) -> Imported:

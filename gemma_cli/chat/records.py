@@ -43,13 +43,17 @@ class SavedChat:
 
 
 def title_of(conversation: Conversation) -> str:
-    """A chat's title: as somebody set it, else the beginning of its first question."""
+    """A chat's title: as somebody set it, else the beginning of its first question.
+
+    One that was imported may hold answers only: then of the first of these.
+    """
     title = conversation.title
-    for turn in conversation:
-        if title:
-            break
-        if turn.role == "user":
-            title = turn.text.strip() or ", ".join(each.name for each in turn.attachments)
+    for role in ("user", "assistant"):
+        for turn in conversation:
+            if title:
+                break
+            if turn.role == role:
+                title = turn.text.strip() or ", ".join(each.name for each in turn.attachments)
     line = " ".join(storable(title).split())
     return line if len(line) <= _TITLE_LENGTH else line[: _TITLE_LENGTH - 1] + "…"
 

@@ -12,9 +12,11 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from gemma_cli import settings as known
+from gemma_cli.commands.grouping import CommandGroup
 from gemma_cli.errors import ExitCode, GemmaError, UsageError
 
 app = typer.Typer(
+    cls=CommandGroup,
     help="Settings: show, get, set, unset, path.",
     no_args_is_help=True,
     rich_markup_mode=None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gemma_cli.commands.forgetting import rm
+from gemma_cli.commands.grouping import CommandGroup
 from gemma_cli.commands.transferring import export, import_chats
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from gemma_cli.chat.search import Hit
 
 app = typer.Typer(
+    cls=CommandGroup,
     help="Past chats: list, show, search, export, import, rm.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -66,7 +68,10 @@ def show(
 @app.command()
 def search(
     query: Annotated[
-        list[str], typer.Argument(help='Words that a message must hold; "several words" together.')
+        list[str],
+        typer.Argument(
+            metavar="WORD...", help='Words that a message must hold; "several words" together.'
+        ),
     ],
     limit: Limit = None,
     as_json: AsJson = False,

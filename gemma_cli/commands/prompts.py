@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gemma_cli.commands.grouping import CommandGroup
 from gemma_cli.errors import ExitCode, GemmaError, UsageError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from gemma_cli.settings import Settings
 
 app = typer.Typer(
+    cls=CommandGroup,
     help="Personas and templates for run -p and chat --prompt: list, show, edit, path.",
     no_args_is_help=True,
     rich_markup_mode=None,

@@ -91,6 +91,8 @@ def _read(name: str) -> list[Imported]:
     from gemma_cli.chat.importing import read_chats
 
     source = "standard input" if name == "-" else _shown(Path(name))
+    if name == "-" and sys.stdin is None:
+        raise UsageError("standard input is closed", "name a file: gemma history import FILE")
     try:
         raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
         # PowerShell redirects as UTF-16, with a mark that says so.
