@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -21,7 +21,7 @@ from gemma_cli.chat.interface import Show, Talk
 from gemma_cli.chat.journal import HistoryJournal, NoJournal
 from gemma_cli.chat.loop import ChatLoop
 from gemma_cli.chat.session import Session
-from gemma_cli.engine.protocol import Message, Piece, Sampling
+from gemma_cli.engine.protocol import Message, Piece, Prompt, Sampling
 from gemma_cli.errors import EngineError, ExitCode, GemmaError, ModelFileError
 from gemma_cli.terminal.lines import Entry
 from tests.fake_engine import FakeEngine
@@ -195,6 +195,50 @@ def test_a_model_that_does_not_load_ends_the_chat() -> None:
         assert code == 1
         assert writer.errors == [("it is cut", "gemma pull again")]
         assert len(session.conversation) <= 1
+
+
+class PressedWhileMeasured(FakeEngine):
+    """Ctrl-C comes while the gauge is counted, after the answer."""
+
+    def render(self, messages: Sequence[Message], *, thinking: bool | None = None) -> Prompt:
+        if messages[-1] == Message("user", ""):
+            signal.raise_signal(signal.SIGINT)
+        return super().render(messages, thinking=thinking)
+
+
+def test_ctrl_c_after_the_answer_unsays_nothing() -> None:
+    code, writer, session = run(PressedWhileMeasured(), "one", "/regen")
+    assert code == 0
+    assert not any("not sent" in text or "Nothing was changed" in text for text in writer.said)
+    assert [turn.text for turn in session.conversation] == ["one", "You said: one", "You said: one"]
+    engine = PressedWhileMeasured()
+    script = Script(["one"])
+    session = Session(engine, "fake:1b", Conversation(), NoJournal(), Sampling())
+    assert ChatLoop(session, script, Record()).run() == 0
+    assert script.prefilled == []
+
+
+class PressedBetween(Script):
+    """Ctrl-C comes whenever the loop looks at its reader, and when a read has ended."""
+
+    def read(self, initial: str = "") -> Entry | None:
+        entry = super().read(initial)
+        signal.raise_signal(signal.SIGINT)
+        return entry
+
+
+def test_ctrl_c_between_two_turns_ends_no_chat_at_a_terminal() -> None:
+    script = PressedBetween(["one", KeyboardInterrupt(), "two"])
+    session = Session(FakeEngine(), "fake:1b", Conversation(), NoJournal(), Sampling())
+
+    def pressed_again(text: str) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    writer = Record()
+    writer.say = pressed_again  # type: ignore[method-assign]
+    assert ChatLoop(session, script, writer).run() == 0
+    assert [turn.text for turn in session.conversation][::2] == ["one", "two"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_failed_answer_does_not_end_the_chat() -> None:

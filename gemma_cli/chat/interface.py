@@ -36,7 +36,8 @@ class Reader(Protocol):
         """Whether a person sits there who can be asked and who may go on after a failure."""
 
     def read(self, initial: str = "") -> Entry | None:
-        """The next turn, None at the end. KeyboardInterrupt: Ctrl-C with nothing typed.
+        """The next turn, None at the end. KeyboardInterrupt: Ctrl-C with nothing typed, and it
+        is raised whatever SIGINT does elsewhere.
 
         initial: a text to change and send; a message whatever it begins with.
         """

@@ -12,7 +12,7 @@ from gemma_cli.chat import commands
 from gemma_cli.chat.attaching import quoted
 from gemma_cli.chat.gauge import measure, refresh
 from gemma_cli.chat.interface import Entry, Reader, Writer
-from gemma_cli.chat.interrupts import Hangup, Hangups
+from gemma_cli.chat.interrupts import Hangup, Hangups, interrupts
 from gemma_cli.chat.letting_go import may_let_go
 from gemma_cli.chat.records import Summary
 from gemma_cli.chat.session import Session
@@ -55,13 +55,15 @@ class ChatLoop:
                 return 129  # the terminal closed before its SIGHUP came
 
     def _converse(self) -> int:
+        if not self._reader.interactive:
+            return self._turns()
+        with interrupts():  # between the turns too; a turn lets Ctrl-C break in where it may
+            return self._turns()
+
+    def _turns(self) -> int:
         code: int | None = None
         while code is None:
-            try:
-                code = self._turn()
-            except KeyboardInterrupt:  # pressed again while the first one was answered
-                if not self._reader.interactive:
-                    return ExitCode.CANCELLED
+            code = self._turn()
         return code
 
     def _turn(self) -> int | None:
@@ -73,7 +75,8 @@ class ChatLoop:
                 entry = self._reader.read(text)
             if entry is None:
                 return None if self._stays() else self._end()
-            self._take(entry, then)
+            with interrupts() as interrupt, interrupt.raising():
+                self._take(entry, then)
         except commands.Leave:
             return None if self._stays() else self._talk.failure
         except KeyboardInterrupt:
@@ -124,13 +127,14 @@ class ChatLoop:
                 return
             if not self._send_anyway(word):
                 return
+        said = len(self._session.conversation)
         try:
             self._send(text, then)
         except GemmaError as error:
             self._talk.report(error)
             self._talk.prefill(text, lambda changed: self._send(changed, then))
         except KeyboardInterrupt:
-            if not self._reader.interactive:
+            if not self._reader.interactive or len(self._session.conversation) > said:
                 raise
             self._writer.say("Stopped: it was not sent.")
             self._talk.prefill(text, lambda changed: self._send(changed, then))
@@ -168,7 +172,8 @@ class ChatLoop:
             try:
                 self._talk.say(command.run(self._talk, argument) or "")
             finally:
-                self._refresh_gauge(before)
+                with interrupts():
+                    self._refresh_gauge(before)
 
         name = command.names[0]
         try:

@@ -89,7 +89,7 @@ class Talking:
             except GemmaError as error:
                 back(after_failure)
                 self.report(error)
-        self._answer_ended(interrupt)
+            self._answer_ended(interrupt)
 
     def go_on(self) -> None:
         session = self.session
@@ -105,7 +105,7 @@ class Talking:
                 self.say("Stopped before it went on.")
             except GemmaError as error:
                 self.report(error)
-        self._answer_ended(interrupt)
+            self._answer_ended(interrupt)
 
     def write(
         self, messages: Sequence[Message], max_tokens: int, heading: str

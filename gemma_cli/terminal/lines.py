@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -113,7 +115,18 @@ class LineReader:
 
     def _read_line(self) -> bytes:
         try:
-            return self._source.readline()
+            with _interruptible():
+                return self._source.readline()
         except OSError as error:
             self._say(f"The input cannot be read: {error.strerror or error}")
             return b""
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Inside, Ctrl-C raises KeyboardInterrupt, whatever it does elsewhere."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
