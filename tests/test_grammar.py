@@ -357,6 +357,9 @@ def _values(sampling: Sampling) -> dict[str, Any]:
         ('{"type": "object", "required": "a"}', "required"),
         ('{"type": "array", "minItems": "3"}', "minItems"),
         ('{"allOf": 5}', "allOf"),
+        ('{"$defs": 5}', r"\$defs must be an object"),
+        ('{"oneOf": [{"const": 1}, {"type": "integer"}]}', "oneOf may overlap.*anyOf is"),
+        ('{"type": "string", "pattern": "^a$", "minLength": 5}', "cannot all hold at once"),
     ],
 )
 def test_a_schema_that_cannot_be_used_is_told_with_its_place(schema: str, said: str) -> None:

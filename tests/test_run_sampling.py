@@ -85,6 +85,16 @@ def test_a_stop_string_within_json_leaves_it_incomplete(gemma: Gemma) -> None:
 
 
 @pytest.mark.usefixtures("with_demo")
+def test_a_pattern_too_large_for_the_grammar_engine_is_said(gemma: Gemma) -> None:
+    """It shows only with the first token: the states of a pattern are made when they are met."""
+    schema = json.dumps({"type": "string", "pattern": "^(a{1000}){1000}$"})
+    done = gemma(*ASK, "--schema", schema, "-t", "0")
+    assert done.returncode == 1
+    assert "the schema is too much for the grammar engine: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.usefixtures("with_demo")
 def test_stop_strings_and_biases(gemma: Gemma, with_demo: Env) -> None:
     ask = ("run", "-m", DEMO, "--raw", "1 2 3 4", "-t", "0", "-n", "12")
     plain = gemma(*ask)

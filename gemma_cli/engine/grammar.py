@@ -154,7 +154,10 @@ class Grammar:
     def _must_work(self) -> None:
         if self._made.is_error():
             reason = self._made.get_error().partition("\n")[0]
-            raise EngineError(f"the schema is too much for this vocabulary: {reason}")
+            raise EngineError(
+                f"the schema is too much for the grammar engine: {reason}",
+                "make its patterns and counts smaller",
+            )
 
     def follow(self, prompt: Sequence[int]) -> None:
         """A prompt may end within a thought that the answer goes on with."""
@@ -163,7 +166,7 @@ class Grammar:
         self._thinking = last is not None and last == self._thought
 
     def take(self, token: int) -> bool:
-        """Go on with this token, if it is allowed."""
+        """Go on with this token, if it is allowed. EngineError if that cannot be told."""
         if self._thinking:
             self._thinking = token != self._thought_end
             return True
@@ -171,6 +174,8 @@ class Grammar:
             self._thinking = True
             return True
         taken: bool = self._matcher.try_consume_tokens([token]) == 1
+        if not taken:
+            self._must_work()  # a matcher that gave up refuses everything
         self._begun = self._begun or taken
         return taken
 

@@ -50,6 +50,7 @@ _OTHER = {
     *("minLength", "minProperties", "minimum", "multipleOf", "pattern", "readOnly", "required"),
     *("title", "type", "uniqueItems", "writeOnly"),
 }
+_DEFINITIONS = ("$defs", "definitions")  # the compiler looks at those that are referred to
 _KEYWORDS = _ONE | _MANY | _NAMED | _OTHER
 
 Check = Callable[[Any], str]
@@ -126,6 +127,8 @@ def _look_at(place: str, schema: Any, root: Any) -> None:
             raise UsageError(
                 f"unknown keyword '{keyword}' in the schema (at {place})", _near(keyword)
             )
+        if keyword in _DEFINITIONS and not isinstance(schema[keyword], dict):
+            raise UsageError(f"{keyword} must be an object (at {place})")
     reference = schema.get("$ref")
     if reference is None:
         return
@@ -204,7 +207,7 @@ def _innermost(schema: Any, fault: str, check: Check) -> tuple[str, str]:
     """The deepest part that is at fault by itself: (its place, its fault)."""
     place, shared = "#", {}
     if isinstance(schema, dict):
-        shared = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
+        shared = {name: schema[name] for name in _DEFINITIONS if name in schema}
     deeper = True
     while deeper:
         deeper = False
@@ -220,6 +223,10 @@ def _innermost(schema: Any, fault: str, check: Check) -> tuple[str, str]:
 def _line(fault: str) -> str:
     """The compiler's message in one line of ours."""
     fault = fault.splitlines()[-1].removeprefix("error: ") if "\n" in fault else fault
+    if fault.startswith("oneOf "):
+        return "the alternatives of oneOf may overlap, which is not supported; anyOf is"
+    if "Regex is empty" in fault:
+        return "what it says of a text cannot all hold at once"
     if fault.startswith("Unimplemented keys: "):
         names = ", ".join(json.loads(fault.removeprefix("Unimplemented keys: ")))
         return f"the keyword {names} is not supported"
