@@ -248,8 +248,18 @@ def test_import_and_export_as_a_program(gemma: Gemma, tmp_path: Path) -> None:
     assert gemma("history", "import", str(target)).returncode == 0
     four = gemma("history", "export", "3", "4", "--format", "json").stdout
     assert four == before
-    assert gemma("history", "export", "1", "-y", "-o", str(target)).returncode == 0
-    assert target.read_text(encoding="utf-8") == "# Où?\n\n## You\n\nOù?\n"
+    for name, beginning in (
+        ("out.json", '{\n  "format"'),
+        ("out.JSONL", '{"messages"'),
+        ("out.md", "# Où?\n\n## You\n\nOù?\n"),
+        ("out.txt", "# Où?"),
+    ):
+        file = tmp_path / name
+        assert gemma("history", "export", "1", "-y", "-o", str(file)).returncode == 0
+        assert file.read_text(encoding="utf-8").startswith(beginning)
+    plain = gemma("history", "export", "1", "-y", "--format", "md", "-o", str(target))
+    assert plain.returncode == 0
+    assert target.read_text(encoding="utf-8").startswith("# Où?")
     assert sorted(tmp_path.glob(".out*")) == []
     sharegpt = gemma("history", "export", "1", "--format", "sharegpt").stdout
     assert json.loads(sharegpt)[0]["conversations"] == [{"from": "human", "value": "Où?"}]

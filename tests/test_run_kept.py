@@ -303,3 +303,19 @@ def test_no_command_works_without_an_output(home: Env, arguments: list[str]) -> 
     )
     assert done.returncode == 1
     assert done.stderr == "gemma: standard output is closed: there is nowhere to write to\n"
+
+
+@POSIX_ONLY
+def test_standard_input_by_the_name_of_a_dash(home: Env) -> None:
+    for arguments, said in (
+        ("run --messages - <&-", "that is closed"),
+        ("run -f - Why? <<< text", "standard input is read by itself: gemma run PROMPT < FILE"),
+    ):
+        done = subprocess.run(
+            ["bash", "-c", f'"$@" {arguments}', "-", *program()],
+            capture_output=True,
+            text=True,
+            env=home,
+        )
+        assert done.returncode == 2
+        assert said in done.stderr

@@ -26,6 +26,11 @@ def file_texts(files: Sequence[Path]) -> list[str]:
     """
     from gemma_cli import documents
 
+    if Path("-") in files and not Path("-").exists():
+        raise UsageError(
+            "-f takes a file or a folder, not -",
+            "standard input is read by itself: gemma run PROMPT < FILE",
+        )
     founds = [documents.gather(path) for path in files]
     for path, found in zip(files, founds, strict=True):
         _check_size(path, found)

@@ -37,7 +37,8 @@ def messages_from(name: str) -> list[Message]:
     if name != "-":
         return read_messages(texts.read_text_file(Path(name)), name)
     if sys.stdin is None or sys.stdin.isatty():
-        raise UsageError("--messages - reads standard input, and that is a terminal")
+        state = "closed" if sys.stdin is None else "a terminal"
+        raise UsageError(f"--messages - reads standard input, and that is {state}")
     return read_messages(_piped(has_prompt=False), name)
 
 

@@ -25,9 +25,13 @@ def export(
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every chat, the oldest first.")] = False,
     form: Annotated[
-        str,
-        typer.Option("--format", metavar="md|json|jsonl|sharegpt", help="json is the whole tree."),
-    ] = "md",
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="md|json|jsonl|sharegpt",
+            help="json is the whole tree. Not given: by the ending of FILE, else md.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="Write there, not to stdout."),
@@ -38,6 +42,9 @@ def export(
     from gemma_cli.chat.export import FORMATS, to_json
     from gemma_cli.commands.remembering import write_json, write_text
 
+    if form is None:
+        ending = "" if output is None else output.suffix.removeprefix(".").lower()
+        form = ending if ending in FORMATS else "md"
     if form not in FORMATS:
         raise UsageError(f"there is no format '{form}'", f"formats: {', '.join(FORMATS)}")
     if bool(chat_ids) is every:
