@@ -157,3 +157,53 @@ def test_rm_removes_ones_own_alone(gemma: Gemma, own: Path) -> None:
     assert gemma("prompts", "rm", "-y", "explain").returncode == 0
     assert "plain words" in gemma("prompts", "show", "explain").stdout
     assert "built in" in gemma("prompts", "rm", "-y", "explain").stderr
+
+
+def test_a_wrong_file_is_shown_with_what_is_wrong(gemma: Gemma, own: Path) -> None:
+    (own / "half.md").write_text("+++\ntemp")
+    done = gemma("prompts", "show", "half")
+    assert (done.returncode, done.stdout) == (2, "+++\ntemp\n")
+    assert "line 1: a second line of +++" in done.stderr
+
+
+def test_a_file_is_corrected_where_it_is(gemma: Gemma, own: Path) -> None:
+    elsewhere = own.parent / "review.md"
+    for text, wrong in (("", "line 1: there is nothing in it"), ("x", "has no {{text}}")):
+        elsewhere.write_text(text)
+        done = gemma("run", "-p", str(elsewhere), "Hi")
+        assert done.returncode == 2
+        assert wrong in done.stderr
+        assert f"correct it: {elsewhere}" in done.stderr
+
+
+def test_options_that_no_answer_could_have_are_the_prompts_fault(
+    gemma: Gemma, own: Path, tmp_path: Path
+) -> None:
+    cold = "+++\n[options]\ntemp = -5\n+++\n{{text}}"
+    (own / "cold.md").write_text(cold)
+    for command in (("run", "-p", "cold", "Hi"), ("prompts", "show", "cold")):
+        done = gemma(*command)
+        assert done.returncode == 2
+        assert "the prompt cold: --temp must be between" in done.stderr
+        assert str(own / "cold.md") in done.stderr
+    done = gemma("prompts", "edit", "mine", env=editor(tmp_path, f"f.write_text({cold!r})"))
+    assert done.returncode == 1
+    assert "not taken over: the prompt mine: --temp must be between" in done.stderr
+    assert not (own / "mine.md").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="an editor there has its own window")
+def test_without_a_terminal_no_editor_is_guessed(gemma: Gemma, own: Path) -> None:
+    done = gemma("prompts", "edit", "mine", env={"VISUAL": "", "EDITOR": ""}, timeout=20)
+    assert done.returncode == 1
+    assert "no terminal that an editor could open in" in done.stderr
+    assert list(own.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell")
+def test_a_draft_that_cannot_be_read_is_named(gemma: Gemma, own: Path) -> None:
+    folder = {"VISUAL": "sh -c 'rm $0; mkdir $0'"}
+    for _ in range(2):
+        done = gemma("prompts", "edit", "mine", env=folder)
+        assert done.returncode == 1
+        assert f"cannot read {own / 'drafts' / 'mine.md'}: Is a directory" in done.stderr

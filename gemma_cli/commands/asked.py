@@ -46,9 +46,9 @@ class Wanted:
             )
         if self.prompt is None:
             return None
-        from gemma_cli import prompts
+        from gemma_cli.commands.prompts import usable
 
-        return prompts.load(self.prompt)
+        return usable(self.prompt)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -21,6 +22,8 @@ def edit(path: Path) -> None:
     The file is as the editor left it, whatever became of the editor.
     """
     command = editor_command()
+    if not (_is_chosen() or sys.platform == "win32" or (sys.stdin and sys.stdin.isatty())):
+        raise GemmaError("there is no terminal that an editor could open in", f"the file: {path}")
     # The editor writes to the terminal, even where our own stdout is the answer to a script.
     out = None if sys.stdout.isatty() else sys.stderr
     try:
@@ -32,6 +35,11 @@ def edit(path: Path) -> None:
     if code:
         ended = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
         raise GemmaError(f"the editor {command[0]} {ended}")
+
+
+def _is_chosen() -> bool:
+    """Whether somebody named an editor, which may be one that needs no terminal."""
+    return any(os.environ.get(name, "").strip() for name in ("VISUAL", "EDITOR"))
 
 
 @contextmanager

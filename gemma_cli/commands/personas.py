@@ -8,6 +8,7 @@ from gemma_cli import prompts
 from gemma_cli.chat.session import Persona
 from gemma_cli.commands import opening
 from gemma_cli.commands.options import GenerationOptions
+from gemma_cli.commands.prompts import usable
 from gemma_cli.engine.protocol import Sampling
 
 
@@ -18,7 +19,7 @@ class PromptsHere:
         return [(each.name, each.problem or each.description) for each in prompts.names()]
 
     def use(self, name: str, values: Mapping[str, str], sampling: Sampling) -> Persona:
-        prompt = prompts.load(name)
+        prompt = usable(name)
         # A prompt without words around the text is a persona: messages are as they are typed.
         is_template = prompt.message.strip() not in ("", "{{text}}")
         filled = prompt.fill(values, "" if is_template else None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gemma_cli.commands.grouping import CommandGroup
-from gemma_cli.errors import ExitCode, GemmaError, UsageError
+from gemma_cli.errors import GemmaError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,12 +80,12 @@ def show(name: Name, as_json: AsJson = False) -> None:
     from gemma_cli import prompts
     from gemma_cli.terminal.sanitize import clean
 
-    prompt = prompts.load(name)
     if as_json:
-        typer.echo(json.dumps(_parts(prompt), ensure_ascii=False, indent=2))
+        typer.echo(json.dumps(_parts(prompts.load(name)), ensure_ascii=False, indent=2))
         return
     text = prompts.text_of(name)
     typer.echo(clean(text) if sys.stdout.isatty() else text, nl=not text.endswith("\n"))
+    usable(name)
 
 
 @app.command()
@@ -104,7 +104,7 @@ def edit(name: Name) -> None:
         _say(f"this goes on with a draft: {draft.path}")
     try:
         open_editor(draft.path)
-        target = draft.take_over()
+        target = draft.take_over(usable)
     except UsageError as error:
         raise GemmaError(
             f"not taken over: {error.message}",
@@ -152,6 +152,23 @@ def path(
     typer.echo(prompts.folder() if name is None else prompts.file_of(name))
 
 
+def usable(name: str) -> Prompt:
+    """The prompt of that name, or of a file. Raises UsageError: none, or one that asks too much."""
+    from gemma_cli import prompts
+    from gemma_cli.commands.opening import sampling_from
+    from gemma_cli.commands.options import GenerationOptions
+    from gemma_cli.engine.protocol import Sampling
+
+    prompt = prompts.load(name)
+    try:
+        sampling_from(Sampling(), GenerationOptions().over(prompt.options))
+    except UsageError as error:
+        raise UsageError(
+            f"the prompt {prompt.name}: {error.message}", f"correct it: {prompt.source}"
+        ) from error
+    return prompt
+
+
 def values(pairs: Sequence[str]) -> dict[str, str]:
     """--var KEY=VALUE as a mapping. Raises UsageError for one that has no = or comes twice."""
     found: dict[str, str] = {}
@@ -186,12 +203,11 @@ def _set(options: Settings) -> dict[str, Any]:
 
 
 def _agreed(question: str) -> bool:
+    from gemma_cli.commands.asking import confirm
+
     if sys.stdin is None or not sys.stdin.isatty():
         raise UsageError("removing asks first, and nobody can be asked", "say so with: -y")
-    try:
-        return typer.confirm(question, err=True)
-    except typer.Abort:
-        raise typer.Exit(ExitCode.CANCELLED) from None
+    return confirm(question, nothing_done="nothing was removed")
 
 
 def _say(text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from gemma_cli.errors import GemmaError, UsageError
@@ -35,15 +36,15 @@ class Draft:
         except OSError as error:
             raise _failed(self.path if error.filename is None else error.filename, error) from error
 
-    def take_over(self) -> Path | None:
+    def take_over(self, check: Callable[[str], object] = load) -> Path | None:
         """Make it the prompt; the file, or None where nothing was changed.
 
-        Raises UsageError for a text that is no prompt, GemmaError where it cannot
-        be written; the draft stays.
+        check: raises UsageError for a text that is no prompt. GemmaError where it
+        cannot be written; the draft stays.
         """
         if self.drop_unchanged():
             return None
-        load(str(self.path))
+        check(str(self.path))
         temporary = self._target.with_name(f".{self._target.name}.{os.getpid()}.tmp")
         try:
             _write(temporary, self.path.read_bytes())
@@ -61,6 +62,8 @@ class Draft:
             unchanged = self.path.read_bytes() == self._before
         except FileNotFoundError:
             return True
+        except OSError as error:
+            raise GemmaError(f"cannot read {self.path}: {error.strerror or error}") from error
         if unchanged:
             self._remove()
         return unchanged

@@ -47,7 +47,10 @@ def load(name: str) -> Prompt:
     """
     if _is_path(name):
         path = Path(name).expanduser()
-        return parse(_read(path), path, str(path))
+        try:
+            return parse(_read(path), path, str(path))
+        except UsageError as error:
+            raise UsageError(error.message, f"correct it: {path}") from error
     path = file_of(name)
     return parse(_read(path), path, source_of(path))
 

@@ -25,6 +25,8 @@ _AT_LINE = re.compile(r" \(at line (\d+), column \d+\)$")
 def parse(text: str, path: Path, source: str) -> Prompt:
     """Raises UsageError that names the file, the line and the cause."""
     text = text.replace("\r\n", "\n")
+    if not text.strip():
+        raise _wrong(path, 1, "there is nothing in it")
     if path.suffix.lower() == ".toml":
         head, body, body_line = text, None, 0
     else:
