@@ -64,7 +64,10 @@ def test_a_table_for_people_and_the_choice_of_threads(
     lines = done.stdout.splitlines()
     assert lines[1].split()[:3] == ["CTX", "THREADS", "GPU"]
     assert [line.split()[0] for line in lines[2:4]] == ["32", "48"]
-    assert "GB/s read by" in lines[4]
+    assert lines[5].split()[3:] == ["LOAD", "PEAK", "KV", "COMPUTE"]
+    assert [line.split()[0] for line in lines[6:8]] == ["32", "48"]
+    assert "GB/s read by" in lines[9]
+    assert max(map(len, lines[1:8])) <= 60
     assert lines[-1].startswith("--threads auto takes ")
     assert "% of the best" in lines[-1]
     assert "numbers of threads" in done.stderr

@@ -237,3 +237,8 @@ def test_a_size_nobody_stated_is_estimated_only_to_choose() -> None:
     guess = planned_bytes(gemma, qat)
     assert guess is not None
     assert 2.3 * GB < guess < 3.2 * GB  # the published one is about 2.4
+    # Of the sibling with as many bits: the large embedding of a small model counts in both.
+    small = model("gemma3:270m")
+    guess = planned_bytes(small, small.file("QAT_Q4_0"))
+    assert guess is not None
+    assert guess >= (small.file("Q4_0").planning_size or 0)

@@ -104,10 +104,14 @@ def test_little_memory_means_a_smaller_context_but_never_a_tiny_one(large: Heade
     roomy = plan(large, machine(64), Wishes())
     tight = plan(large, machine(18.5), Wishes())
     assert 4096 <= tight.n_ctx < roomy.n_ctx == 32768
+    assert roomy.why.endswith(
+        "context 32,768 tokens: enough for most, and --ctx takes up to 131,072"
+    )
+    assert tight.why.endswith(f"context {tight.n_ctx:,} tokens: {2 * tight.n_ctx:,} do not fit")
     with pytest.raises(DoesNotFitError, match=r"27B needs .* GiB") as raised:
         plan(large, machine(8), Wishes())
     assert raised.value.exit_code == 5
-    assert "gemma pull" in (raised.value.hint or "")
+    assert "gemma list --available" in (raised.value.hint or "")
 
 
 def test_wishes_decide(large: Header) -> None:
@@ -135,6 +139,7 @@ def test_a_model_all_on_the_gpu_goes_before_a_longer_context(large: Header) -> N
     made = plan(large, machine(64, 19.5), Wishes())
     assert made.gpu_layers == 63
     assert 8192 <= made.n_ctx < 32768
+    assert made.why.endswith("tokens: with more, some layers would stay on the host")
 
 
 def test_unknown_and_shared_memory(large: Header) -> None:

@@ -294,3 +294,26 @@ def test_the_table_in_the_docs_is_the_planners() -> None:
     script = Path(__file__).resolve().parents[1] / "scripts" / "memory_table.py"
     done = subprocess.run([sys.executable, str(script), "--check"], check=False)
     assert done.returncode == 0
+
+
+def test_the_embedded_model_before_its_parts_are_joined(gemma: Gemma, home: Env) -> None:
+    shown = gemma("plan", DEMO)
+    assert shown.returncode == 0, shown.stderr
+    assert "Q4_K_M, 253 MB, here" in shown.stdout
+    assert not (Path(home["GEMMA_HOME"]) / "cache" / "models").exists()
+
+
+def test_a_size_is_the_same_wherever_it_is_shown(gemma: Gemma) -> None:
+    """Exact, rounded or not known: plan, show and list say so alike."""
+    rows = {}
+    for command in ("plan", "show"):
+        lines = gemma(command, "gemma3:4b").stdout.replace("> ", "  ").splitlines()
+        cells = [line.split() for line in lines if line.split()[1:2]]
+        rows[command] = {row[0]: row[1] for row in cells if row[0].endswith(("_0", "_K_M", "_K"))}
+    assert rows["plan"] == rows["show"]
+    assert rows["plan"]["Q4_0"] == "~2.36"
+    assert rows["plan"]["QAT_Q4_0"] == "?"
+    listed = gemma("list", "--available").stdout
+    for quant, size in rows["plan"].items():
+        assert f"{quant} {size}" in listed
+    assert gemma("plan", "gemma3:4b:q4_0").stdout.startswith("gemma3:4b  Q4_0, ~2.36 GB,")

@@ -85,7 +85,7 @@ def test_the_best_that_fits_and_why(hub: LoopbackHub, gemma: Gemma) -> None:
     done = gemma("pull", "tiny:1b", "--accept-license")
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
-    assert "tiny:1b: Q8_0, the best that fits: it takes about" in done.stderr
+    assert "tiny:1b: Q8_0, the best that fits: it needs" in done.stderr
     (model,) = here(gemma)
     expected = {
         "name": "tiny:1b",

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _CTX = "512"
 _SHORTEST_CTX = 16
 _NEARLY = 0.97
+_SPEED = ("PREFILL", "FIRST", "DECODE", "LIMIT", "OF IT")
+_MEMORY = ("LOAD", "PEAK", "KV", "COMPUTE")
 _Several = list[str] | None
 
 
@@ -194,33 +196,38 @@ def _print(bench: _Bench) -> None:
     installed = bench.chosen.installed
     typer.echo(clean_line(f"{installed.ref}, {size(installed.bytes)}"))
     if bench.runs:
-        header = ["CTX", "THREADS", "GPU", "PREFILL", "FIRST", "DECODE", "LIMIT", "OF IT"]
-        header += ["LOAD", "PEAK", "KV", "COMPUTE"]
-        rows = [_row(run) for run in bench.runs]
-        typer.echo(table(header, rows, right=range(len(header))))
+        header = ["CTX", "THREADS", "GPU"]
+        which = [[str(run.n_ctx), str(run.threads), str(run.gpu_layers)] for run in bench.runs]
+        for names, figures in ((_SPEED, _speed), (_MEMORY, _memory)):
+            rows = [key + figures(run) for key, run in zip(which, bench.runs, strict=True)]
+            typer.echo(table([*header, *names], rows, right=range(len(header) + len(names))))
+            typer.echo("")
     for threads, rate in bench.bandwidth.items():
         typer.echo(f"memory: {rate / 1e9:.1f} GB/s read by {_threads(threads)}")
     if bench.scan is not None and bench.scan.auto in bench.scan.rounds:
         _print_scan(bench.scan)
 
 
-def _row(run: Run) -> list[str]:
-    from gemma_cli.terminal.tables import size
-
+def _speed(run: Run) -> list[str]:
     share = run.limit_share
     return [
-        str(run.n_ctx),
-        str(run.threads),
-        str(run.gpu_layers),
         f"{run.median('prefill_tps'):.0f}/s",
         f"{run.median('ttft_s'):.2f} s",
         f"{run.median('decode_tps'):.1f}/s",
         f"{run.limit_tps:.0f}/s" if run.limit_tps else "-",
         f"{share:.0%}" if share else "-",
+    ]
+
+
+def _memory(run: Run) -> list[str]:
+    from gemma_cli.machine.sizes import memory_size
+
+    about = "" if run.accounted else "~"
+    return [
         f"{run.load_s:.2f} s",
-        size(run.peak_rss) if run.peak_rss else "-",
-        size(run.kv_bytes, about=not run.accounted),
-        size(run.compute_bytes, about=not run.accounted),
+        memory_size(run.peak_rss) if run.peak_rss else "-",
+        about + memory_size(run.kv_bytes),
+        about + memory_size(run.compute_bytes),
     ]
 
 

@@ -134,7 +134,7 @@ def llama(report: BuildReport) -> Iterator[Finding]:
             fix = "unset LLAMA_CPP_LIB_PATH    (it names another llama.cpp)"
         yield Finding("llama.cpp", "problem", report.error, fix)
         return
-    yield Finding("llama.cpp", "good", f"{report.library}, with {', '.join(report.backends)}")
+    yield Finding("llama.cpp", "good", f"built for {', '.join(report.backends)}: {report.library}")
     missing = missing_features(_processor_flags(), report.system_info)
     if missing:
         yield Finding(
@@ -187,11 +187,11 @@ def memory() -> Iterator[Finding]:
     from gemma_cli.machine.cgroup import cpu_quota, memory_room
     from gemma_cli.machine.cpu import affinity, usable_threads
     from gemma_cli.machine.ram import total_and_free
-    from gemma_cli.terminal.tables import size
+    from gemma_cli.machine.sizes import memory_size
 
     total, free = total_and_free()
     limited = ", by the limit of its control group" if memory_room() else ""
-    text = f"{size(free)} of {size(total)} are free{limited}"
+    text = f"{memory_size(free)} of {memory_size(total)} are free{limited}"
     if free < total // 10 or free < 1 << 30:
         yield Finding("memory", "notice", text, "close other programs, or choose a smaller model")
     else:
@@ -206,12 +206,12 @@ def graphics(report: BuildReport) -> Iterator[Finding]:
     """The GPUs that llama.cpp sees, and those it does not use."""
     from gemma_cli.commands.noticing import unused
     from gemma_cli.machine.graphics import graphics_cards, hidden_by_environment
-    from gemma_cli.terminal.tables import size
+    from gemma_cli.machine.sizes import memory_size
 
     for gpu in report.gpus:
         room = "does not state its memory"
         if gpu["total"]:
-            room = f"{size(gpu['free'])} of {size(gpu['total'])} are free"
+            room = f"{memory_size(gpu['free'])} of {memory_size(gpu['total'])} are free"
         shared = ", shared with the processor" if gpu["unified"] else ""
         text = f"{gpu['id']}, {gpu['name']}: {room}{shared}"
         yield Finding("gpu", "good" if gpu["total"] else "notice", text)

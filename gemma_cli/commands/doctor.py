@@ -67,20 +67,13 @@ def _examine(report: BuildReport) -> Iterator[Finding]:
 
 def _print(finding: Finding) -> None:
     """A pipe gets a line; a terminal what fits its width. A command stays in one piece."""
-    import shutil
-    import textwrap
-
     from gemma_cli.terminal.sanitize import clean_line
+    from gemma_cli.terminal.tables import hanging
 
-    indent = " " * (_STATE + _CHECK + 4)
-    text = clean_line(finding.text)
-    if sys.stdout.isatty():
-        width = max(shutil.get_terminal_size().columns - len(indent), 20)
-        lines = textwrap.wrap(text, width, break_on_hyphens=False, break_long_words=False)
-        text = f"\n{indent}".join(lines)
-    typer.echo(f"{finding.state:<{_STATE}}  {finding.check:<{_CHECK}}  {text}")
+    label = f"{finding.state:<{_STATE}}  {finding.check:<{_CHECK}}  "
+    typer.echo(hanging(label, clean_line(finding.text)))
     if finding.fix is not None:
-        typer.echo(f"{indent}{clean_line(finding.fix)}")
+        typer.echo(f"{' ' * len(label)}{clean_line(finding.fix)}")
 
 
 def _print_json(found: list[Finding], report: BuildReport) -> None:

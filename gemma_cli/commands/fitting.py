@@ -126,7 +126,7 @@ def explained(
     error: DoesNotFitError, name: str, quant: str, machine: Machine, wishes: Wishes
 ) -> DoesNotFitError:
     """The refusal with commands of the catalogue that would fit in its hint."""
-    ways = []
+    ways: list[str] = []
     entry = load_catalog().get(name)
     capacity = MachineCapacity(machine, gpu_margin=wishes.gpu_margin)
     if entry is not None:
@@ -138,7 +138,7 @@ def explained(
         if lesser is not None:
             ways.append(f"a smaller Gemma fits: gemma pull {lesser}")
     hint = error.hint or ""
-    return DoesNotFitError(error.message, "; ".join([*ways, hint]) if ways else hint)
+    return DoesNotFitError(error.message, "; ".join([*ways, hint]))
 
 
 def _fits(entry: CatalogModel, quant: str, machine: Machine, wishes: Wishes) -> bool:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from gemma_cli.models.entries import CatalogFile, CatalogModel
     from gemma_cli.models.store import InstalledModel
 
-_WIDTH = 80
+_WIDTH = 80  # at most
 
 
 def list_models(
@@ -131,9 +131,10 @@ def _available(here: list[InstalledModel], json_output: bool) -> None:
     if json_output:
         _print_json([_available_json(model, here, capacity) for model in models])
         return
-    from gemma_cli.terminal.tables import size, table
+    from gemma_cli.machine.sizes import memory_size
+    from gemma_cli.terminal.tables import table
 
-    header = ["NAME", "CONTEXT", "ALSO TAKES", "LICENCE", "HERE", "FITS"]
+    header = ["NAME", "CONTEXT", "FITS", "HERE", "LICENCE", "ALSO TAKES"]
     rows = [_available_row(model, here, capacity) for model in models]
     lines = table(header, rows, right=(1,)).splitlines()
     typer.echo(f"{lines[0]}\n  quantizations with their sizes in GB")
@@ -142,9 +143,9 @@ def _available(here: list[InstalledModel], json_output: bool) -> None:
         for sizes in _quantization_lines(model):
             typer.echo(f"  {sizes}")
     typer.echo(
-        f"\nFITS: the best quantization for the {size(capacity.free)} of memory that is free now."
+        f"\nFITS: the best quantization for {memory_size(capacity.free)} of memory, free now."
         "\n~ about; ? not known before the download."
-        "\nDownload one: gemma pull NAME    All about one: gemma show NAME",
+        "\nDownload one: gemma pull NAME   All about one: gemma show NAME",
         err=True,
     )
 
@@ -159,10 +160,10 @@ def _available_row(
     return [
         model.id,
         f"{model.shape.n_ctx_train // 1024}k",
-        ", ".join(kind for kind in model.modalities if kind != "text") or "-",
-        model.license.id,
-        quants[0] + ("+" if len(quants) > 1 else "") if quants else "-",
         choice.file.quant if choice.fits else "no",
+        quants[0] + ("+" if len(quants) > 1 else "") if quants else "-",
+        model.license.id,
+        ", ".join(kind for kind in model.modalities if kind != "text") or "-",
     ]
 
 
@@ -170,13 +171,16 @@ def _quantization_lines(model: CatalogModel) -> list[str]:
     """`Q8_0 4.13   Q6_K 3.19 ...`, in as many lines as the width asks for."""
     import textwrap
 
+    from gemma_cli.terminal.tables import columns
+
     words = []
     for file in model.files:
         known = file.planning_size
         number = "?" if known is None else f"{'' if file.size else '~'}{known / 1e9:.2f}"
         # A space that does not break keeps a size beside its quantization.
         words.append(f"{file.quant}\xa0{number}")
-    wrapped = textwrap.wrap("  ".join(words), _WIDTH - 2, break_on_hyphens=False)
+    width = min(columns(), _WIDTH) - 2
+    wrapped = textwrap.wrap("  ".join(words), width, break_on_hyphens=False)
     return [line.replace("\xa0", " ") for line in wrapped]
 
 

@@ -71,16 +71,17 @@ def disk() -> Iterator[Finding]:
 def snapshots() -> Iterator[Finding]:
     """The evaluated prompts that are kept on disk."""
     from gemma_cli.commands.opening import kv_cache_limit
+    from gemma_cli.machine.sizes import memory_size
     from gemma_cli.paths import cache_dir
     from gemma_cli.settings import load_settings
-    from gemma_cli.terminal.tables import size
 
     folder, limit = cache_dir() / "kv", kv_cache_limit(load_settings())
     sizes = [file.stat().st_size for file in folder.glob("*.kv")] if folder.is_dir() else []
     if not limit:
         yield Finding("kv cache", "good", "evaluated prompts are not kept (GEMMA_KV_CACHE=0)")
         return
-    text = f"{size(sum(sizes))} in {len(sizes)} evaluated prompts, at most {size(limit)}: {folder}"
+    most = memory_size(limit)
+    text = f"{memory_size(sum(sizes))} in {len(sizes)} evaluated prompts, at most {most}: {folder}"
     free = shutil.disk_usage(_existing(folder)).free + sum(sizes)
     if free < limit:
         mend = "export GEMMA_KV_CACHE=1GiB    (0 keeps none)"

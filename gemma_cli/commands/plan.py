@@ -225,7 +225,8 @@ class _Report:
             "fits": refusal is None,
             "bytes": candidate.header.file_bytes,
             "needed": sum(share.needed for share in made.shares),
-            "here": candidate.path is not None,
+            "here": candidate.here,
+            "bytes_exact": candidate.exact and candidate.stated is not None,
             "tokens_per_second_estimate": self._speed(candidate, made),
         }
 
@@ -243,7 +244,7 @@ class _Report:
         typer.echo(facts_text(chosen, plan, fits=self.refusal is None, why=why))
         typer.echo(devices_text(plan))
         rows = [self._row(each) for each in all_of_them]
-        typer.echo(quantizations_text(rows, chosen.quant, plan.n_layers))
+        typer.echo(quantizations_text(rows, all_of_them, chosen, plan.n_layers))
         source = "measured" if self._measured else "assumed"
         gpus = f", {self._gpu_bandwidth / 1e9:.0f} GB/s assumed of a GPU" if plan.gpu_layers else ""
         typer.echo(

@@ -13,6 +13,7 @@ from gemma_cli.machine.memory import Plan, Wishes, plan
 from gemma_cli.machine.sizes import parse_size
 from gemma_cli.models.catalog import ModelRef, load_catalog
 from gemma_cli.models.choice import best_file
+from gemma_cli.models.demo import DEMO_ID, assembled
 from gemma_cli.models.entries import CatalogModel
 from gemma_cli.models.events import Report
 from gemma_cli.models.gguf import Header
@@ -22,12 +23,19 @@ from gemma_cli.models.store import InstalledModel, find_all
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One file that could be loaded. path: where it is, None if it is not here."""
+    """One file that could be loaded. path: where it is, None if it is not here.
+
+    here: the embedded model is, before its parts are joined into a file with a
+    path. stated: bytes as published, None where nobody says; exact: not rounded.
+    """
 
     name: str
     quant: str
     header: Header
     path: Path | None = None
+    here: bool = False
+    stated: int | None = None
+    exact: bool = True
 
 
 def machine_of(gpus: Sequence[str], ram: str | None) -> Machine:
@@ -45,7 +53,7 @@ def machine_of(gpus: Sequence[str], ram: str | None) -> Machine:
 
 
 def _memory(option: str, text: str) -> int:
-    size = parse_size(option, text)
+    size = parse_size(option, text, "24GiB")
     if size < 1 << 20:
         raise UsageError(
             f"{option} {text} is {size} bytes: no machine is so small", "for example: 24GiB"
@@ -62,7 +70,7 @@ def candidates(
     """
     here = _here(ref)
     entry = ref.model or (load_catalog().get(here[0].name) if here else None)
-    found = [_of_file(model) for model in here]
+    found = [_of_file(model, entry) for model in here]
     if entry is not None:
         found += _published(entry, {candidate.quant for candidate in found})
     if not found:
@@ -93,9 +101,16 @@ def _here(ref: ModelRef) -> list[InstalledModel]:
         return []
 
 
-def _of_file(model: InstalledModel) -> Candidate:
-    header = known_header(model.path)
-    return Candidate(model.name, model.quant or header.quant, header, model.path)
+def _of_file(model: InstalledModel, entry: CatalogModel | None) -> Candidate:
+    if model.name == DEMO_ID and assembled() is None:
+        # Looking is no reason to join its parts.
+        assert entry is not None
+        header, path = expected_header(entry, model.quant), None
+        assert header is not None, "the catalogue states its size"
+    else:
+        header, path = known_header(model.path), model.path
+    quant = model.quant or header.quant
+    return Candidate(model.name, quant, header, path, here=True, stated=header.file_bytes)
 
 
 def _published(entry: CatalogModel, here: set[str]) -> list[Candidate]:
@@ -104,7 +119,9 @@ def _published(entry: CatalogModel, here: set[str]) -> list[Candidate]:
     for file in entry.files:
         header = None if file.quant in here else expected_header(entry, file.quant)
         if header is not None:
-            found.append(Candidate(entry.id, file.quant, header))
+            size = file.planning_size
+            about = Candidate(entry.id, file.quant, header, stated=size, exact=bool(file.size))
+            found.append(about)
     return found
 
 
@@ -125,7 +142,8 @@ def _remote(ref: ModelRef, capacity: MachineCapacity, report: Report) -> Candida
         scale = whole / max(header.tensor_bytes, 1)
         tensors = tuple(replace(t, bytes=int(t.bytes * scale)) for t in header.tensors)
         header = replace(header, tensors=tensors, tensor_bytes=whole)
-    return Candidate(wanted.name, wanted.quant or header.quant, replace(header, file_bytes=whole))
+    header = replace(header, file_bytes=whole)
+    return Candidate(wanted.name, wanted.quant or header.quant, header, stated=whole)
 
 
 def plan_or_refusal(

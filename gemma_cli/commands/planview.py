@@ -6,66 +6,87 @@ from collections.abc import Sequence
 from typing import Any
 
 from gemma_cli.commands.planning import Candidate
-from gemma_cli.machine.memory import Plan
+from gemma_cli.machine.memory import Plan, Share
+from gemma_cli.machine.sizes import memory_size
 from gemma_cli.terminal.bars import bar, legend
 from gemma_cli.terminal.sanitize import clean_line
-from gemma_cli.terminal.tables import size, table
+from gemma_cli.terminal.tables import columns, hanging, size, table
 
-_GIB = 1 << 30
+_LONGEST_BAR, _SHORTEST_BAR = 44, 20
 
 
 def facts_text(chosen: Candidate, plan: Plan, *, fits: bool, why: str | None) -> str:
     """why: of what would be loaded; None where it would be refused."""
-    here = "here" if chosen.path else "not here yet"
+    here = "here" if chosen.here else "not here yet"
     lines = [
-        f"{clean_line(chosen.name)}  {chosen.quant}, {size(chosen.header.file_bytes)}, {here}",
+        f"{clean_line(chosen.name)}  {chosen.quant}, {_file_size(chosen)}, {here}",
         f"  context    {plan.n_ctx:,} of {plan.n_ctx_max:,} tokens, KV cache in {plan.kv_type}",
         f"  layers     {plan.gpu_layers} of {plan.n_layers + 1} on a GPU",
     ]
     if plan.in_file:
-        lines.append(f"  in file    {size(plan.in_file)} of weights, read row by row")
+        lines.append(f"  in file    {memory_size(plan.in_file)} of weights, read row by row")
     if not fits:
         lines.append("  fits       no")
     if why is not None:
-        lines.append(f"  why        {why}")
+        lines.append(hanging("  why        ", why))
     return "\n".join(lines)
 
 
+def _file_size(candidate: Candidate) -> str:
+    return size(candidate.stated, about=not candidate.exact)
+
+
 def devices_text(plan: Plan) -> str:
+    names = [clean_line(share.device.name) for share in plan.shares]
+    rooms = [f"{memory_size(s.left)} of {memory_size(s.device.total)} left" for s in plan.shares]
+    width = max(map(len, names)) + 2
+    beside = len("[] ") + max(map(len, rooms))
+    if narrow := columns() < width + _SHORTEST_BAR + beside:
+        width = 2
+    indent = " " * width
+    length = max(min(columns() - width - beside, _LONGEST_BAR), 1)
     lines = [""]
-    width = max(len(clean_line(share.device.name)) for share in plan.shares)
-    for share in plan.shares:
+    for share, name, room in zip(plan.shares, names, rooms, strict=True):
         device = share.device
         used = max(0, device.total - device.free)
-        picture = bar(device.total, (used, share.weights, share.kv, share.compute))
-        lines.append(
-            f"{clean_line(device.name):{width}}  {picture} {share.left / _GIB:.1f} GiB of "
-            f"{device.total / _GIB:.1f} left"
-        )
-        lines.append(
-            f"{'':{width}}  weights {_gib(share.weights)}, KV cache {_gib(share.kv)}, "
-            f"compute {_gib(share.compute)}"
-        )
-    return "\n".join([*lines, f"{'':{width}}  {legend()}", ""])
+        parts = (used, share.weights, share.kv, share.compute)
+        if narrow:
+            lines.append(name)
+        label = indent if narrow else f"{name:{width}}"
+        lines.append(f"{label}{bar(device.total, parts, length)} {room}")
+        lines.append(hanging(indent, _parts(share)))
+    return "\n".join([*lines, hanging(indent, legend()), ""])
 
 
-def quantizations_text(rows: Sequence[dict[str, Any]], chosen: str, n_layers: int) -> str:
+def _parts(share: Share) -> str:
+    if not share.needed:
+        return "not used"
+    return (
+        f"weights {memory_size(share.weights)}, KV cache {memory_size(share.kv)}, "
+        f"compute {memory_size(share.compute)}"
+    )
+
+
+def quantizations_text(
+    rows: Sequence[dict[str, Any]],
+    candidates: Sequence[Candidate],
+    chosen: Candidate,
+    n_layers: int,
+) -> str:
+    """rows: what `gemma plan --json` says of the candidates. HERE where one of them is."""
     cells = [
         [
-            ("> " if row["quant"] == chosen else "  ") + (row["quant"] or "?"),
-            size(row["bytes"]),
-            size(row["needed"]),
+            ("> " if candidate is chosen else "  ") + (candidate.quant or "?"),
+            _file_size(candidate),
+            memory_size(row["needed"]),
             f"{row['gpu_layers']}/{n_layers + 1}",
             f"{row['n_ctx']:,}",
             f"~{row['tokens_per_second_estimate']:.0f}",
             "yes" if row["fits"] else "no",
-            "here" if row["here"] else "-",
+            "here" if candidate.here else "-",
         ]
-        for row in rows
+        for row, candidate in zip(rows, candidates, strict=True)
     ]
-    header = ["  QUANT", "FILE", "MEMORY", "ON GPU", "CONTEXT", "~TOK/S", "FITS", "HERE"]
-    return table(header, cells, right=(1, 2, 3, 4, 5))
-
-
-def _gib(count: int) -> str:
-    return f"{count / _GIB:.2f} GiB"
+    header = ["  QUANT", "FILE", "MEMORY", "GPU", "CONTEXT", "~TOK/S", "FITS", "HERE"]
+    shown = len(header) if any(candidate.here for candidate in candidates) else len(header) - 1
+    return table(header[:shown], [row[:shown] for row in cells], right=(1, 2, 3, 4, 5))

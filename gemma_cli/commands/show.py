@@ -160,10 +160,11 @@ def _print(
     header: Header | None,
 ) -> None:
     from gemma_cli.terminal.sanitize import clean, clean_line
+    from gemma_cli.terminal.tables import hanging
 
     typer.echo(clean_line(f"{facts['name']}   {facts.get('title') or ''}").rstrip())
     for label, text in _lines(facts):
-        typer.echo(f"  {label:<14}{clean_line(text)}")
+        typer.echo(hanging(f"  {label:<14}", clean_line(text)))
     if entry:
         typer.echo("")
         typer.echo(_quantizations(entry, here))
@@ -181,7 +182,7 @@ def _print(
         )
     else:
         typer.echo(
-            f"Not here yet: gemma pull {facts['name']}    (its chat template comes with the file)",
+            f"Not here yet, nor its chat template: gemma pull {facts['name']}",
             err=True,
         )
 
@@ -192,7 +193,7 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
     layers = f"{facts['layers']}"
     if facts["window_layers"]:
-        layers += f", {facts['window_layers']} of them see {facts['window']} tokens"
+        layers += f", {facts['window_layers']} of them see {facts['window']:,} tokens"
     heads = f"{facts['heads']}, {facts['kv_heads'][0] if facts['kv_heads'] else 0} for KV"
     lines = [
         ("parameters", f"{facts['parameters'] / 1e9:.2f} billion")

@@ -6,7 +6,7 @@ the compute buffers, offload.py the ways to share layers out, this the choice am
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from gemma_cli.errors import UsageError
@@ -27,6 +27,7 @@ from gemma_cli.machine.layout import (
 from gemma_cli.machine.offload import Offload, Offloading
 from gemma_cli.machine.plans import GPU_MARGIN, HOST_MARGIN, Plan, Share, Wishes
 from gemma_cli.machine.refusal import does_not_fit
+from gemma_cli.machine.sizes import memory_size
 from gemma_cli.models.gguf import Header
 
 __all__ = [
@@ -77,7 +78,7 @@ def plan(header: Header, machine: Machine, wishes: Wishes) -> Plan:
     spare = chosen.host.left - HOST_MARGIN
     return replace(
         chosen,
-        why=_why(chosen, machine, wishes),
+        why=_why(chosen, candidates, machine, wishes),
         checkpoint_bytes=max(0, min(_MOST_FOR_CHECKPOINTS, spare // 2)),
     )
 
@@ -191,10 +192,24 @@ def _smaller(header: Header, machine: Machine, wishes: Wishes) -> list[Wishes]:
     return found
 
 
-def _why(chosen: Plan, machine: Machine, wishes: Wishes) -> str:
-    size = "as asked" if wishes.n_ctx else f"of {chosen.n_ctx_max} trained"
+def _why(chosen: Plan, candidates: Sequence[Plan], machine: Machine, wishes: Wishes) -> str:
     forced = "" if chosen.fits(wishes.gpu_margin) else "; more than fits, as forced"
-    return f"{_where(chosen, machine, wishes)}; context {chosen.n_ctx} tokens, {size}{forced}"
+    context = f"context {chosen.n_ctx:,} tokens{_why_that_context(chosen, candidates, wishes)}"
+    return f"{_where(chosen, machine, wishes)}; {context}{forced}"
+
+
+def _why_that_context(chosen: Plan, candidates: Sequence[Plan], wishes: Wishes) -> str:
+    """candidates: what was tried, the largest context first."""
+    if wishes.n_ctx is not None:
+        return ", as asked"
+    if chosen.n_ctx == chosen.n_ctx_max:
+        return ", all that it was trained on"
+    before = candidates[: candidates.index(chosen)]
+    if not before:
+        return f": enough for most, and --ctx takes up to {chosen.n_ctx_max:,}"
+    if before[-1].fits(wishes.gpu_margin):
+        return ": with more, some layers would stay on the host"
+    return f": {before[-1].n_ctx:,} do not fit"
 
 
 def _where(chosen: Plan, machine: Machine, wishes: Wishes) -> str:
@@ -202,12 +217,12 @@ def _where(chosen: Plan, machine: Machine, wishes: Wishes) -> str:
         return "on the CPU: no GPU to use"
     asked = ", as asked" if wishes.gpu_layers is not None else ""
     if not chosen.gpu_layers:
-        return f"on the CPU{asked or ': no GPU has room for a layer'}"
-    where = "all layers on the GPU"
-    if chosen.gpu_layers <= chosen.n_layers:
-        where = f"{chosen.gpu_layers} of {chosen.n_layers + 1} layers on the GPU"
+        kept = memory_size(wishes.gpu_margin)
+        return f"on the CPU{asked or f': no GPU has room for a layer beside {kept} left free'}"
     used = sum(share.layers > 0 for share in chosen.shares[1:])
-    where += f"s ({used} of them)" if used > 1 else ""
+    everything = chosen.n_layers + 1
+    count = "all" if chosen.gpu_layers == everything else f"{chosen.gpu_layers} of {everything}"
+    where = f"{count} layers on {f'{used} GPUs' if used > 1 else 'the GPU'}"
     if chosen.host_experts:
         where += f", the experts of {chosen.host_experts} of them on the host"
     return where + asked

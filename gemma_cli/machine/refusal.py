@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from gemma_cli.errors import DoesNotFitError
 from gemma_cli.machine.plans import HOST_MARGIN, Plan, Wishes
+from gemma_cli.machine.sizes import memory_size
 from gemma_cli.models.gguf import Header
 
 
@@ -18,11 +19,12 @@ def does_not_fit(
     share = tight[0] if tight else closest.host
     margin = wishes.gpu_margin if tight else HOST_MARGIN
     where = f"on {share.device.name} " if tight else ""
+    free = memory_size(share.device.free)
     return DoesNotFitError(
-        f"{name} needs {_gib(share.needed + margin)} GiB of memory {where}"
-        f"with a context of {closest.n_ctx} tokens, and {_gib(share.device.free)} GiB are free "
-        f"(weights {_gib(share.weights)}, KV cache {_gib(share.kv)}, "
-        f"compute {_gib(share.compute)}, {_gib(margin)} left for the system)",
+        f"{name} needs {memory_size(share.needed + margin)} of memory {where}"
+        f"with a context of {closest.n_ctx:,} tokens, and {free} are free "
+        f"(weights {memory_size(share.weights)}, KV cache {memory_size(share.kv)}, "
+        f"compute {memory_size(share.compute)}, left to the system {memory_size(margin)})",
         _hint(fitting, wishes),
     )
 
@@ -36,11 +38,5 @@ def _hint(fitting: Sequence[Wishes], wishes: Wishes) -> str:
             ways.append(f"a smaller context fits: --ctx {other.n_ctx}")
         else:
             ways.append("fewer layers on the GPU fit: --gpu-layers auto")
-    ways.append(
-        "a smaller quantization (gemma pull NAME:q4_0) or a smaller Gemma (gemma list --available)"
-    )
+    ways.append("all sizes of Gemma: gemma list --available")
     return "; ".join(ways) + "; --force tries it all the same"
-
-
-def _gib(size: int) -> str:
-    return f"{size / (1 << 30):.1f}"

@@ -1,4 +1,4 @@
-"""Amounts of memory as people write them."""
+"""Amounts of memory as people write and read them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,24 @@ _UNITS = {
 }
 _SIZE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([a-z]*)")
 _MOST = 1 << 60
+_MIB, _GIB = 1 << 20, 1 << 30
 
 
-def parse_size(option: str, text: str) -> int:
+def parse_size(option: str, text: str, example: str = "1GiB") -> int:
     """Bytes: "24GiB", "24g", "0.5 GiB", "24GB" (decimal), "0". UsageError names the option."""
+    hint = f"for example: {example}"
     match = _SIZE.fullmatch(text.strip().lower())
     unit = _UNITS.get(match[2]) if match else None
     if match is None or unit is None:
-        raise UsageError(f"{option} takes an amount of memory, not '{text}'", "for example: 24GiB")
+        raise UsageError(f"{option} takes an amount of memory, not '{text}'", hint)
     size = float(match[1]) * unit
     if not math.isfinite(size) or size > _MOST:
-        raise UsageError(f"{option}: no machine has {text}", "for example: 24GiB")
+        raise UsageError(f"{option}: no machine has {text}", hint)
     return int(size)
+
+
+def memory_size(size: int) -> str:
+    """Bytes of memory for people: "22.12 GiB", below one "107 MiB"; negative where they lack."""
+    if abs(size) < 1000 * _MIB:
+        return f"{size / _MIB:.0f} MiB"
+    return f"{size / _GIB:.2f} GiB"

@@ -7,6 +7,9 @@ from typing import Protocol
 
 from gemma_cli.models.entries import CatalogFile, CatalogModel, Shape
 
+# Publishers keep some tensors finer than a quantization's name says.
+_CAUTION = 1.1
+
 
 @dataclass(frozen=True, slots=True)
 class Fit:
@@ -65,17 +68,20 @@ def best_file(model: CatalogModel, capacity: Capacity, projector: int = 0) -> Ch
 
 
 def planned_bytes(model: CatalogModel, file: CatalogFile) -> int | None:
-    """A file's size to plan with: stated, else from a sibling's bits a weight.
+    """A file's size to plan with: stated, else from a sibling's of about as many bits a weight.
 
     None without a sibling. The estimate is good to a fifth: enough to choose,
     never shown as the size.
     """
     if file.planning_size:
         return file.planning_size
-    for other in model.files:
-        if other.planning_size and _bits(other.quant) and _bits(file.quant):
-            return int(other.planning_size * _bits(file.quant) / _bits(other.quant) * 1.1)
-    return None
+    bits = _bits(file.quant)
+    siblings = [(_bits(f.quant), f.planning_size) for f in model.files if f.planning_size]
+    known = [(abs(other - bits), other, size) for other, size in siblings if other]
+    if not bits or not known:
+        return None
+    _, other, size = min(known)
+    return int(size * bits / other * _CAUTION)
 
 
 def _bits(quant: str) -> float:

@@ -82,15 +82,11 @@ def _pick(
     choice = best_file(model, capacity, projector)
     if choice.fit is None:
         return choice.file, "the size of no quantization is known before the download"
-    needed, free = choice.fit.needed / 1e9, capacity.free / 1e9
+    needed, free = (f"{size / (1 << 30):.1f} GiB" for size in (choice.fit.needed, capacity.free))
+    memory = f"it needs {needed} of memory or more, {free} are free"
     if choice.fits:
-        return choice.file, (
-            f"the best that fits: it takes about {needed:.1f} GB of memory, {free:.1f} GB are free"
-        )
-    return choice.file, (
-        f"the smallest there is, and still more than fits now: it takes about {needed:.1f} GB"
-        f" of memory, {free:.1f} GB are free"
-    )
+        return choice.file, f"the best that fits: {memory}"
+    return choice.file, f"the smallest there is, and still more than fits now: {memory}"
 
 
 def _remote_files(

@@ -4,33 +4,48 @@ from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 
 from gemma_cli.terminal.sanitize import clean_line
 
 _GAP = "  "
+_LEAST = 8  # of the last column
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     """Columns side by side, those in `right` aligned to the right.
 
-    On a terminal the last column is cut to the width that is left; a pipe gets it whole.
+    On a narrow terminal the columns move together, and the last one is cut to the width
+    that is left; a pipe gets it whole.
     """
     cells = [[clean_line(cell) for cell in row] for row in (header, *rows)]
     widths = [max(map(_cells, (row[i] for row in cells))) for i in range(len(header))]
-    room = _width() - sum(widths[:-1]) - len(_GAP) * (len(widths) - 1)
-    widths[-1] = min(widths[-1], max(room, 8))
-    return "\n".join(_line(row, widths, right) for row in cells)
+    least, gaps = min(widths[-1], _LEAST), len(widths) - 1
+    gap = _GAP if sum(widths[:-1]) + least + len(_GAP) * gaps <= columns() else " "
+    room = columns() - sum(widths[:-1]) - len(gap) * gaps
+    widths[-1] = min(widths[-1], max(room, _LEAST))
+    return "\n".join(_line(row, widths, right, gap) for row in cells)
 
 
-def _line(row: Sequence[str], widths: Sequence[int], right: Sequence[int]) -> str:
+def hanging(label: str, text: str) -> str:
+    """A label and its text; on a terminal the text goes on below its own beginning.
+
+    What is longer than a line, a path or a command, stays in one piece.
+    """
+    room = max(columns() - _cells(label), 20)
+    lines = textwrap.wrap(text, room, break_on_hyphens=False, break_long_words=False)
+    return label + f"\n{' ' * _cells(label)}".join(lines)
+
+
+def _line(row: Sequence[str], widths: Sequence[int], right: Sequence[int], gap: str) -> str:
     cells = []
     for i, (cell, width) in enumerate(zip(row, widths, strict=True)):
         text = _cut(cell, width)
         space = " " * (width - _cells(text))
         cells.append(space + text if i in right else text + space)
-    return _GAP.join(cells).rstrip()
+    return gap.join(cells).rstrip()
 
 
 def _cells(text: str) -> int:
@@ -54,8 +69,9 @@ def _cut(text: str, width: int) -> str:
     return f"{text[:kept]}…"
 
 
-def _width() -> int:
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+def columns() -> int:
+    """How wide the terminal is that stdout goes to; in a pipe as wide as one likes."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 1 << 30
 
 
 def size(count: int | None, *, about: bool = False) -> str:
