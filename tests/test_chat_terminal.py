@@ -223,6 +223,19 @@ def test_resizing_in_mid_answer(home: Env) -> None:
         assert shown.count(f" • item {n} of a list\n") == 1
 
 
+def test_ctrl_c_at_a_question_and_at_the_prompt_of_a_dumb_terminal(home: Env) -> None:
+    with fake_chat(home, env={"TERM": "dumb"}) as terminal:
+        terminal.wait_for("(?m)^>>> ?$")
+        terminal.send("\x03")
+        terminal.wait_for("Ctrl-D or /exit leaves the chat")
+        terminal.send("/no-command at all\r")
+        terminal.wait_for(r"\[y/N\]")
+        terminal.send("\x03")
+        terminal.wait_for("It was not sent")
+        terminal.send("\x04")
+        assert terminal.wait_end() == 0
+
+
 @pytest.mark.parametrize(("env", "options"), [({"TERM": "dumb"}, {}), ({}, {"plain": True})])
 def test_plain(home: Env, env: Env, options: dict[str, Any]) -> None:
     with fake_chat(home, answers=["**bold** words"], env=env, **options) as terminal:

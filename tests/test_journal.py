@@ -172,3 +172,26 @@ def test_nothing_expires_from_a_history_that_may_only_be_read(
     assert len(said) == 1
     assert "newer gemma" in said[0]
     assert len(journal.history().conversations()) == 1
+
+
+def test_damage_that_only_a_reader_meets_costs_the_chat_nothing(
+    path: Path, journal: HistoryJournal, said: list[str]
+) -> None:
+    conversation = talk("one", "two")
+    journal.save(conversation)
+    journal.save(talk("w" * 100_000))
+    journal.close()
+    whole = path.read_bytes()
+    journal.resume(1, conversation)
+    assert journal.history().writable
+    path.write_bytes(whole[: len(whole) // 2].ljust(len(whole), b"\xa5"))
+    with pytest.raises(HistoryError, match="cannot be read") as raised:
+        journal.history().load(1)
+    assert "kept aside" in str(raised.value.hint)
+    assert journal.unsaved == "the history is damaged"
+    journal.save(conversation)
+    assert journal.unsaved is None
+    assert "a new one is begun" in said[0]
+    with closing(History(path)) as history:
+        assert [turn.text for turn in history.load(1).conversation.path()] == ["one", "two"]
+    assert list(path.parent.glob("history.db.broken-*"))

@@ -32,8 +32,10 @@ class History:
     """The history file, open. Reading raises HistoryError; writing may raise sqlite3.Error too.
 
     notices: what opening it had to do (moved aside, migrated, read-only), to be
-    said to the user once.
+    said to the user once. damaged: reading it has shown that it is.
     """
+
+    damaged = False
 
     def __init__(self, path: Path, thorough: bool = False) -> None:
         self.path = path
@@ -87,7 +89,7 @@ class History:
         self._must_be_writable()
         now = time.time()
         ids = []
-        with _writing(), self._transaction():
+        with self._writing(), self._transaction():
             for read, model in chats:
                 conversation = records.with_free_ids(read, self._is_taken)
                 saved_id = self._save(None, conversation, conversation, model, pinned=True)
@@ -117,7 +119,7 @@ class History:
 
     def load(self, conversation_id: int) -> SavedChat:
         """One chat with all its branches. Raises HistoryError when there is none."""
-        with _reading():
+        with self._reading():
             if not self._is_there(conversation_id):
                 raise HistoryError(f"there is no chat {conversation_id}", _NO_CHAT_HINT)
             found = self._summaries("WHERE c.id = :id", {"id": conversation_id}, 1)
@@ -138,7 +140,7 @@ class History:
 
     def has(self, conversation_id: int) -> bool:
         """Whether there is such a chat."""
-        with _reading():
+        with self._reading():
             return self._is_there(conversation_id)
 
     def search(self, query: str, limit: int = 50) -> list[Hit]:
@@ -150,13 +152,13 @@ class History:
         wanted = match_expression(query)
         if not wanted:
             return []
-        with _reading():
+        with self._reading():
             return find_messages(self._db, wanted, limit)
 
     def remove(self, *conversation_ids: int) -> None:
         """Forget chats for good, all or none. Raises HistoryError when there is no such one."""
         self._must_be_writable()
-        with _writing():
+        with self._writing():
             # What is removed is overwritten: in its pages, the index and the log.
             self._db.execute("PRAGMA secure_delete = ON")
             with self._transaction():
@@ -169,7 +171,7 @@ class History:
     def remove_inputs(self) -> None:
         """Forget everything that was ever typed at the prompt."""
         self._must_be_writable()
-        with _writing():
+        with self._writing():
             self._db.execute("PRAGMA secure_delete = ON")
             self._db.execute("DELETE FROM input")
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -185,7 +187,7 @@ class History:
 
     def inputs(self, limit: int = 2000) -> list[str]:
         """What was typed at the prompt, the latest first, each text once."""
-        with _reading():
+        with self._reading():
             rows = self._db.execute(
                 "SELECT text FROM input GROUP BY text ORDER BY max(id) DESC LIMIT ?", (limit,)
             ).fetchall()
@@ -204,7 +206,7 @@ class History:
         return conversation_column in self._columns("conversation")
 
     def _summaries(self, where: str, values: Mapping[str, object], limit: int) -> list[Summary]:
-        with _reading():
+        with self._reading():
             rows = self._db.execute(
                 f"""SELECT c.id, c.updated, (SELECT count(*) FROM message m
                         WHERE m.conversation_id = c.id AND m.role = 'user'), c.model, c.title
@@ -332,26 +334,28 @@ class History:
                 self._db.execute("ROLLBACK")
             raise
 
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            hint = None
+            if is_damage(error):
+                self.damaged = True
+                hint = "it is kept aside, and a new one begun, when a chat is next saved"
+            raise HistoryError(f"the history cannot be read: {error}", hint) from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            self.damaged = self.damaged or is_damage(error)
+            raise HistoryError(f"the history cannot be written: {error}") from error
+
 
 def _open(path: Path, thorough: bool) -> Opened:
     try:
         return open_database(path, thorough=thorough)
     except sqlite3.Error as error:
         raise HistoryError(f"the history cannot be opened: {path}: {error}") from error
-
-
-@contextmanager
-def _reading() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        hint = "the next chat that finds it damaged keeps it aside" if is_damage(error) else None
-        raise HistoryError(f"the history cannot be read: {error}", hint) from error
-
-
-@contextmanager
-def _writing() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise HistoryError(f"the history cannot be written: {error}") from error

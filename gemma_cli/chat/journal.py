@@ -121,10 +121,15 @@ class HistoryJournal:
     def unsaved(self) -> str | None:
         if self._history is not None and not self._history.writable:
             return None  # said when it was opened
+        if self._history is not None and self._history.damaged:
+            return "the history is damaged"
         return self._told
 
     def history(self) -> History:
         """The history, opened if it was not; what opening it did is told. Raises HistoryError."""
+        if self._history is not None and self._history.damaged:
+            self._thorough = True
+            self.close()
         if self._history is None:
             self._history = self._open_history(self._thorough)
             self._forget_written()

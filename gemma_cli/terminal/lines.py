@@ -91,7 +91,12 @@ class LineReader:
     def confirm(self, question: str) -> bool:
         if not self.interactive:
             return False
-        return (self._line(f"{question} [y/N] ") or "").strip().lower() in ("y", "yes")
+        try:
+            answer = self._line(f"{question} [y/N] ")
+        except KeyboardInterrupt:
+            sys.stderr.write("\n")
+            return False
+        return (answer or "").strip().lower() in ("y", "yes")
 
     def interrupt(self) -> bool:
         return False  # a read in the kernel cannot be ended from here
