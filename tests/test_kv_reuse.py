@@ -288,6 +288,22 @@ def test_a_continued_snapshot_replaces_the_one_it_came_from(
     context.close()
 
 
+def test_another_conversation_in_the_same_process_replaces_nothing(
+    model: Model, facts: Plan, text: list[int], folder: Path
+) -> None:
+    snapshots = stored(folder)
+    context, evaluation = other_process(model, facts, snapshots)
+    evaluation.reach(text[:600])
+    evaluation.keep(continues=True)
+    evaluation.reach([*text[:10], *text[5000:5500]])
+    evaluation.keep(continues=True)
+    context.close()
+    assert len(list(folder.iterdir())) == 2
+    context, evaluation = other_process(model, facts, snapshots)
+    assert evaluation.reach(text[:700]).cached == 600
+    context.close()
+
+
 def test_a_document_is_kept_up_to_its_question(
     model: Model, facts: Plan, text: list[int], folder: Path
 ) -> None:
@@ -342,16 +358,29 @@ def damage(raw: bytes, how: str) -> bytes:
         "huge counts",
     ],
 )
-def test_a_damaged_snapshot_is_ignored_and_the_prompt_evaluated(
-    model: Model, facts: Plan, text: list[int], folder: Path, how: str
+def test_a_damaged_snapshot_is_replaced_and_the_prompt_evaluated(
+    model: Model,
+    facts: Plan,
+    text: list[int],
+    folder: Path,
+    how: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setenv("GEMMA_DEBUG", "1")
     file = kept_file(model, facts, text, folder)
-    file.write_bytes(damage(file.read_bytes(), how))
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole, how))
     context, evaluation = other_process(model, facts, stored(folder))
     assert evaluation.reach(text[:720]).cached == 0
     mine = logits(context, model.vocabulary.size)
-    context.close()
     assert np.abs(mine - fresh_logits(model, facts, text[:720])).max() == 0
+    assert f"KV snapshot {file.name} is damaged" in capsys.readouterr().err
+    evaluation.keep(700)
+    context.close()
+    context, evaluation = other_process(model, facts, stored(folder))
+    assert evaluation.reach(text[:720]).cached == 700
+    context.close()
 
 
 def test_a_snapshot_of_another_identity_is_not_seen(
@@ -394,10 +423,10 @@ def test_the_least_recently_used_leave_first(folder: Path) -> None:
         snapshots.keep(Snapshot(tuple(tokens), bytes(900)))
         newest = max(folder.iterdir(), key=lambda file: file.stat().st_mtime)
         os.utime(newest, (number, number))
-    assert snapshots.best([*prompts[0], 7], 1)  # used again: now the newest
+    assert snapshots.best([*prompts[0], 7], 1, 999)  # used again: now the newest
     for tokens in prompts[3:]:
         snapshots.keep(Snapshot(tuple(tokens), bytes(900)))
-    found = [snapshots.best([*tokens, 7], 1) is not None for tokens in prompts]
+    found = [snapshots.best([*tokens, 7], 1, 999) is not None for tokens in prompts]
     assert found == [True, False, False, True, True]
     assert sum(file.stat().st_size for file in folder.iterdir()) <= 4500
 

@@ -81,7 +81,9 @@ class Evaluation:
         if self._snapshots is None:
             return
         least = self._reusable(prompt).n_past + WORTH_KEEPING
-        snapshot = self._snapshots.best(prompt, least) if least <= len(prompt) else None
+        if least > len(prompt):
+            return
+        snapshot = self._snapshots.best(prompt, least, self.context.n_ctx)
         if snapshot is not None:
             self._resume(snapshot)
 
@@ -99,8 +101,6 @@ class Evaluation:
 
     def _resume(self, snapshot: Snapshot) -> None:
         self.checkpoints.replace(())
-        if len(snapshot.tokens) > self.context.n_ctx:
-            return
         if self.context.set_state(snapshot.state, snapshot.tokens):
             self.checkpoints.replace(snapshot.checkpoints)
             self._resumed = snapshot.tokens
@@ -116,7 +116,7 @@ class Evaluation:
 
         Where the windows at that position are gone, the nearest checkpoint
         before it is kept. continues: it takes the place of the one that the
-        context was resumed from.
+        context was resumed from, if it goes on where that one ends.
         """
         context, snapshots = self.context, self._snapshots
         if snapshots is None:
@@ -129,7 +129,8 @@ class Evaluation:
         if context.state_size() > snapshots.largest:
             return
         points = [point for point in self.checkpoints if point.n_past < len(tokens)]
-        replaces = self._resumed if continues else None
+        resumed = self._resumed or ()
+        replaces = resumed if continues and tokens[: len(resumed)] == resumed else ()
         snapshots.keep(
             Snapshot(tokens, context.state(), tuple(points[-_KEPT_CHECKPOINTS:])), replaces
         )

@@ -84,20 +84,21 @@ class Snapshots:
 
         threading.Thread(target=read, daemon=True).start()
 
-    def best(self, prompt: Sequence[int], least: int) -> Snapshot | None:
-        """The one that saves most of the prompt's evaluation, and at least so many tokens."""
+    def best(self, prompt: Sequence[int], least: int, n_ctx: int) -> Snapshot | None:
+        """The one that saves most of the prompt's evaluation, and at least so many tokens.
+
+        n_ctx: more tokens than these cannot be resumed.
+        """
         best, saved = None, least - 1
         for found in self._all():
             count = _usable(found, prompt)
-            if count > saved:
+            if count > saved and len(found.tokens) <= n_ctx:
                 best, saved = found, count
         if best is None:
             return None
         snapshot = self._read(best)
         if snapshot is None:
-            _debug(f"{best.path.name} is damaged: it is removed and the prompt evaluated")
-            with suppress(OSError):
-                best.path.unlink()
+            _discard(best.path)
             return None
         with suppress(OSError):
             os.utime(best.path)  # the least recently used leave first
@@ -120,7 +121,7 @@ class Snapshots:
     def has(self, tokens: Sequence[int]) -> bool:
         return self._path(tokens).exists()
 
-    def keep(self, snapshot: Snapshot, replaces: Sequence[int] | None = None) -> None:
+    def keep(self, snapshot: Snapshot, replaces: Sequence[int] = ()) -> None:
         """Write it, atomically and for its owner's eyes only. Raises OSError.
 
         replaces: tokens of a snapshot that this one continues; it is removed.
@@ -136,20 +137,21 @@ class Snapshots:
             with suppress(OSError):
                 Path(name).unlink()
             raise
-        if replaces is not None and tuple(replaces) != snapshot.tokens:
+        if replaces and tuple(replaces) != snapshot.tokens:
             with suppress(OSError):
                 self._path(replaces).unlink()
         trim(self._folder, self._limit)
 
     def _path(self, tokens: Sequence[int]) -> Path:
-        name = hashlib.sha256(array("i", tokens).tobytes()).hexdigest()[:16]
-        return self._folder / f"{self._prefix}-{name}{_SUFFIX}"
+        return self._folder / f"{self._prefix}-{_name(array('i', tokens))}{_SUFFIX}"
 
     def _all(self) -> Iterator[_Found]:
         for path in self._folder.glob(f"{self._prefix}-*{_SUFFIX}"):
             found = _look(path)
             if found is not None:
                 yield found
+            else:  # in its place the same prompt is kept again
+                _discard(path)
 
 
 def trim(folder: Path, limit: int) -> None:
@@ -173,6 +175,10 @@ def trim(folder: Path, limit: int) -> None:
         with suppress(OSError):
             path.unlink()
             total -= size
+
+
+def _name(tokens: array[int]) -> str:
+    return hashlib.sha256(tokens.tobytes()).hexdigest()[:16]
 
 
 def _usable(found: _Found, prompt: Sequence[int]) -> int:
@@ -201,6 +207,8 @@ def _look(path: Path) -> _Found | None:
             if sections[0][0] != n_tokens or max(held for held, _ in sections) > n_tokens:
                 return None
             if len(tokens) != n_tokens or size != status.st_size:
+                return None
+            if not path.stem.endswith(_name(tokens)):
                 return None
     except (OSError, ValueError, struct.error):
         return None
@@ -245,6 +253,10 @@ def _write(file: Any, snapshot: Snapshot) -> None:
         file.write(part.window)
 
 
-def _debug(message: str) -> None:
+def _discard(path: Path) -> None:
     if os.environ.get("GEMMA_DEBUG", "") not in ("", "0"):
-        sys.stderr.write(f"gemma: KV snapshot {message}\n")
+        sys.stderr.write(
+            f"gemma: KV snapshot {path.name} is damaged: it is removed and the prompt evaluated\n"
+        )
+    with suppress(OSError):
+        path.unlink()
