@@ -223,6 +223,24 @@ def test_resizing_in_mid_answer(home: Env) -> None:
         assert shown.count(f" • item {n} of a list\n") == 1
 
 
+def test_what_is_told_in_mid_answer_is_not_painted_over(home: Env) -> None:
+    with fake_chat(home, answers=["word " * 200], token_s=0.01) as terminal:
+        terminal.wait_for(READY)
+        terminal.send("go\r")
+        terminal.wait_for("word word")
+        with closing(sqlite3.connect(history_of(home))) as db:
+            full = "SELECT RAISE(ABORT, 'the disk is full')"
+            db.execute(f"CREATE TRIGGER full BEFORE UPDATE ON message BEGIN {full}; END")
+        terminal.wait_for(r"(?s)word\n\nthis chat cannot be saved: the disk is full\. It goes on")
+        with closing(sqlite3.connect(history_of(home))) as db:
+            db.execute("DROP TRIGGER full")
+        terminal.send("/title again\r")
+        terminal.wait_for("the history can be written again")
+        terminal.send("\x04")
+        assert terminal.wait_end() == 0
+    assert saved_turns(home)[1] == ("word " * 200, "complete")
+
+
 def test_ctrl_c_at_a_question_and_at_the_prompt_of_a_dumb_terminal(home: Env) -> None:
     with fake_chat(home, env={"TERM": "dumb"}) as terminal:
         terminal.wait_for("(?m)^>>> ?$")

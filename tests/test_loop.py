@@ -231,7 +231,7 @@ def test_ctrl_c_between_two_turns_ends_no_chat_at_a_terminal() -> None:
     script = PressedBetween(["one", KeyboardInterrupt(), "two"])
     session = Session(FakeEngine(), "fake:1b", Conversation(), NoJournal(), Sampling())
 
-    def pressed_again(_text: str) -> None:
+    def pressed_again(text: str) -> None:  # noqa: ARG001 - the name that Writer gives it
         signal.raise_signal(signal.SIGINT)
 
     writer = Record()

@@ -42,11 +42,11 @@ class ChatWriter:
         self._live = self._markdown and sys.stdout.isatty()
         self._style = not plain and wants_style(sys.stderr)
         self._colour = wants_colour()
-        self._plain = plain
+        self._held: list[tuple[str, str]] | None = None
 
     @contextmanager
     def answer(self) -> Iterator[Show]:
-        with quiet_keys():
+        with quiet_keys(), self._holding():
             both = ThoughtsAndAnswer(self._thoughts, self._view)
             try:
                 yield both.show
@@ -69,6 +69,18 @@ class ChatWriter:
             finally:
                 with suppress(OSError, ValueError):
                     view.close()
+
+    @contextmanager
+    def _holding(self) -> Iterator[None]:
+        """What is told to a terminal meanwhile waits: repainting would erase it."""
+        self._held = [] if sys.stderr.isatty() else None
+        try:
+            yield
+        finally:
+            held, self._held = self._held or [], None
+            with suppress(OSError, ValueError):
+                for style, text in held:
+                    self._tell(style, text)
 
     def raw(self, text: str) -> None:
         """A text on stdout as it is; on a terminal without what could steer it."""
@@ -108,6 +120,9 @@ class ChatWriter:
         return StreamingMarkdown(sys.stdout, live=self._live, colour=self._colour)
 
     def _tell(self, style: str, text: str) -> None:
+        if self._held is not None:
+            self._held.append((style, text))
+            return
         text = clean(text)
         if sys.stderr.isatty():
             text = _fill(text, _columns())
