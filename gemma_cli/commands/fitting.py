@@ -152,7 +152,7 @@ def _fits(entry: CatalogModel, quant: str, machine: Machine, wishes: Wishes) -> 
 def _smaller_gemma(entry: CatalogModel, capacity: MachineCapacity) -> str | None:
     """The largest one of the family that fits."""
     family = [m for m in load_catalog().models if m.family == entry.family and not m.base]
-    sizes = {m.id: planned_bytes(m, m.files[-1]) or 0 for m in family}
+    sizes = {m.id: planned_bytes(m, m.files[-1]) or 0 for m in (*family, entry)}
     for other in sorted(family, key=lambda m: -sizes[m.id]):
         if sizes[other.id] < sizes[entry.id]:
             file = best_file(other, capacity)

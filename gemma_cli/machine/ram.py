@@ -10,14 +10,39 @@ from gemma_cli.machine.cgroup import memory_room, read
 
 
 def total_and_free(root: Path = Path("/")) -> tuple[int, int]:
-    """Bytes of RAM, and of those that a model may take: MemAvailable, bounded by the cgroup."""
+    """Bytes of RAM, and of those that a model may take: MemAvailable, bounded by the cgroup
+    and by what `ulimit -v` leaves of the address space."""
     if sys.platform == "win32":
         return _windows_memory()
     if sys.platform == "darwin":
         return _mac_memory()
     total, free = _linux_memory(root)
-    room = memory_room(root)
-    return (min(total, room[0]), min(free, room[1])) if room else (total, free)
+    for most, rest in filter(None, (memory_room(root), address_space(root))):
+        total, free = min(total, most), min(free, rest)
+    return total, free
+
+
+def address_space(root: Path = Path("/")) -> tuple[int, int] | None:
+    """(limit, rest of it) of what this process may map, weights included; None: no limit.
+
+    Linux only: other systems have no such limit, or do not keep to it.
+    """
+    if sys.platform != "linux":
+        return None
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return None
+    return limit, max(0, limit - _status(root, "VmSize"))
+
+
+def _status(root: Path, key: str) -> int:
+    """Bytes that the kernel counts for this process under a name; 0 if it does not."""
+    for line in read(root / "proc/self/status").splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 def _linux_memory(root: Path) -> tuple[int, int]:
@@ -67,9 +92,9 @@ def peak_resident() -> int:
     """The most RAM, in bytes, that this process ever held: mapped weights that it read too."""
     if sys.platform == "win32":
         return _windows_peak()
-    for line in read(Path("/proc/self/status")).splitlines():
-        if line.startswith("VmHWM:"):  # getrusage counts what the parent held before
-            return int(line.split()[1]) * 1024
+    held = _status(Path("/"), "VmHWM")
+    if held:  # getrusage counts what the parent held before
+        return held
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
