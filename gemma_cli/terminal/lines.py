@@ -102,10 +102,11 @@ class LineReader:
         return False  # a read in the kernel cannot be ended from here
 
     def _line(self, prompt: str) -> str | None:
-        if self.interactive:
-            sys.stderr.write(prompt)
-            sys.stderr.flush()
-        line = self._read_line()
+        with _interruptible():
+            if self.interactive:
+                sys.stderr.write(prompt)
+                sys.stderr.flush()
+            line = self._read_line()
         return self._decoded(line).rstrip("\r\n") if line else None
 
     def _decoded(self, line: bytes) -> str:
@@ -120,8 +121,7 @@ class LineReader:
 
     def _read_line(self) -> bytes:
         try:
-            with _interruptible():
-                return self._source.readline()
+            return self._source.readline()
         except OSError as error:
             self._say(f"The input cannot be read: {error.strerror or error}")
             return b""
