@@ -165,7 +165,7 @@ def test_show_a_repository_that_is_not_here(gemma: Gemma) -> None:
         assert hub.gets() == []
         offline = hub.environment() | {"HF_HUB_OFFLINE": "1"}
         done = gemma("show", "hf:owner/a-GGUF", env=offline)
-        assert (done.returncode, "not on this machine" in done.stderr) == (3, True)
+        assert (done.returncode, "offline mode is on" in done.stderr) == (3, True)
     done = gemma("show", "hf:owner/a-GGUF", env=hub.environment())
     assert done.returncode == 4
     assert hub.endpoint in done.stderr
@@ -338,3 +338,20 @@ def test_list_into_a_reader_that_leaves(home: Env) -> None:
     _, said = process.communicate(timeout=20)
     assert process.returncode == 141
     assert "Traceback" not in said
+
+
+def test_a_damaged_file_of_ones_own_is_not_to_be_pulled(gemma: Gemma, tmp_path: Path) -> None:
+    file = tmp_path / "own.gguf"
+    file.write_bytes(b"no model at all")
+    done = gemma("verify", str(file))
+    assert done.returncode == 4
+    assert "gemma rm" not in done.stderr
+    assert "where it came" in done.stderr
+
+
+def test_a_path_is_not_pulled_offline_either(gemma: Gemma, tmp_path: Path) -> None:
+    file = tmp_path / "own.gguf"
+    file.write_bytes(b"no model at all")
+    done = gemma("pull", str(file), env={"HF_HUB_OFFLINE": "1"})
+    assert done.returncode == 2
+    assert "is a path on this machine" in done.stderr

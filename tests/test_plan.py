@@ -241,6 +241,11 @@ def test_a_file_on_the_hub_by_its_header_alone(
     assert made["file_bytes"] == path.stat().st_size
     assert (made["n_layers"], made["n_ctx_max"], made["fits"]) == (6, 32768, True)
     assert [get.headers.get("range") for get in hub.gets()] == [f"bytes=0-{(8 << 20) - 1}"]
+    hub.add("someone/bad-GGUF", {"bad-Q8_0.gguf": b"no model at all"})
+    bad = gemma("plan", "hf:someone/bad-GGUF", env=env)
+    assert bad.returncode == 1
+    # Not the copy that is gone when this is read.
+    assert "gemma: someone/bad-GGUF/bad-Q8_0.gguf is not a GGUF file" in bad.stderr
     offline = gemma("plan", "hf:someone/built-GGUF", env={**env, "HF_HUB_OFFLINE": "1"})
     assert offline.returncode == 3
     assert "offline" in offline.stderr

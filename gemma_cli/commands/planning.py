@@ -127,14 +127,13 @@ def _published(entry: CatalogModel, here: set[str]) -> list[Candidate]:
 
 def _remote(ref: ModelRef, capacity: MachineCapacity, report: Report) -> Candidate:
     """A file of the Hub that no catalogue knows: its header alone is fetched."""
+    from gemma_cli.commands.repository import offline
     from gemma_cli.models import hub
     from gemma_cli.models.remoteheader import remote_header
     from gemma_cli.models.resolve import resolve
 
     if hub.is_offline():
-        raise ModelNotFoundError(
-            f"{ref} is not here, and offline mode is on", "unset HF_HUB_OFFLINE, then try again"
-        )
+        raise offline(ref)
     wanted = resolve(ref, None, False, capacity, report)
     header = remote_header(wanted.files[0])
     whole = sum(file.size for file in wanted.files)

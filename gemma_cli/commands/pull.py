@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -75,11 +76,13 @@ def _pull(
     from gemma_cli.models import hub
     from gemma_cli.models.demo import DEMO_ID
     from gemma_cli.models.download import check_space
-    from gemma_cli.models.resolve import resolve
+    from gemma_cli.models.resolve import a_path, resolve
 
     wanted: list[Wanted] = []
     capacity = MachineCapacity()
     for ref in refs:
+        if ref.kind == "path":
+            raise a_path(ref)
         if ref.name == DEMO_ID:
             _join_embedded(watcher, dry_run)
         elif hub.is_offline():
@@ -180,4 +183,5 @@ def _discarding(paths: list[Path]) -> Iterator[None]:
         yield
     except ModelFileError as error:
         remove(plan_removal(paths))
-        raise VerificationError(error.message, "it was removed; choose another file") from error
+        message = error.message.replace(f"{paths[0].parent}{os.sep}", "")
+        raise VerificationError(message, "it was removed; choose another file") from error

@@ -20,8 +20,10 @@ from gemma_cli.terminal.tables import size, table
 
 
 def show_repository(ref: ModelRef, json_output: bool) -> None:
-    """Ask the Hub and print. ModelNotFoundError for what it does not have, DownloadError if
-    it does not answer."""
+    """Ask the Hub and print. ModelNotFoundError for what it does not have, or in offline mode;
+    DownloadError if it does not answer."""
+    if hub.is_offline():
+        raise offline(ref)
     watcher = Watcher()
     try:
         listing = hub.list_repo(ref.repo, ref.revision, watcher.report)
@@ -32,6 +34,13 @@ def show_repository(ref: ModelRef, json_output: bool) -> None:
         typer.echo(json.dumps(_json(ref, listing, models), ensure_ascii=False, indent=2))
     else:
         _print(ref, listing, models)
+
+
+def offline(ref: ModelRef) -> ModelNotFoundError:
+    """What can be said of a repository that is not here when no Hub may be asked."""
+    return ModelNotFoundError(
+        f"{ref} is not here, and offline mode is on", "unset HF_HUB_OFFLINE, then try again"
+    )
 
 
 def _asked_for(ref: ModelRef, models: list[ListedFile]) -> list[ListedFile]:

@@ -26,7 +26,7 @@ def show(
     try:
         here = find_all(ref)
     except ModelNotFoundError:
-        if ref.kind == "hub" and _online():
+        if ref.kind == "hub":
             from gemma_cli.commands.repository import show_repository
 
             show_repository(ref, json_output)
@@ -42,12 +42,6 @@ def show(
         _print_json(facts, entry, here, header)
     else:
         _print(facts, entry, here, header)
-
-
-def _online() -> bool:
-    from gemma_cli.models import hub
-
-    return not hub.is_offline()
 
 
 def _header(best: InstalledModel) -> Header | None:

@@ -37,11 +37,15 @@ def verify(
     else:
         for model, state, detail in results:
             typer.echo(f"{model.ref}: {state}{f' ({detail})' if detail else ''}")
-    bad = [model.ref for model, state, _ in results if state == "damaged"]
-    if bad:
+    damaged = [model for model, state, _ in results if state == "damaged"]
+    if damaged:
+        fetched = [model.ref for model in damaged if model.source != "path"]
+        again = " ".join(fetched)
         raise VerificationError(
-            f"{', '.join(bad)}: not what was published",
-            f"fetch anew: gemma rm -y {' '.join(bad)} && gemma pull {' '.join(bad)}",
+            f"{', '.join(model.ref for model in damaged)}: not what was published, or damaged",
+            f"fetch anew: gemma rm -y {again} && gemma pull {again}"
+            if fetched
+            else "copy the file again from where it came",
         )
 
 

@@ -35,7 +35,11 @@ def remote_header(remote: RemoteFile) -> Header:
             wanted = min(wanted * 2, remote.size)
         with path.open("r+b") as file:
             file.truncate(remote.size)  # sparse: the tensors' data is not needed
-        return read_header(path)
+        try:
+            return read_header(path)
+        except ModelFileError as error:  # the copy is gone when this is read
+            message = error.message.replace(str(path), f"{remote.repo}/{remote.file}")
+            raise ModelFileError(message, error.hint) from error
 
 
 def _is_gguf(path: Path) -> bool:

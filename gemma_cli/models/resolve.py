@@ -46,7 +46,11 @@ def resolve(
         return _from_catalog(ref.model, ref.quant, revision, vision, capacity, report)
     if ref.kind == "hub":
         return _from_hub(replace(ref, revision=revision or ref.revision), vision, capacity, report)
-    raise UsageError(
+    raise a_path(ref)
+
+
+def a_path(ref: ModelRef) -> UsageError:
+    return UsageError(
         f"{ref.name} is a path on this machine, not the name of a model to download",
         f"use the file where it is: gemma run -m {ref.name}    (names: gemma list --available)",
     )
