@@ -329,6 +329,17 @@ def test_context_adds_up(begin: Begin) -> None:
     assert "left the context window" in chat.type("/context")
 
 
+def test_files_of_one_message_are_fitted_together(begin: Begin, tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(f"{name} " * 30)
+    chat = begin(FakeEngine(n_ctx=80), agrees=False)
+    said = chat.type(f"what is in @{tmp_path}/a.txt and @{tmp_path}/b.txt?")
+    assert f"{tmp_path}/a.txt: 3" in said
+    assert f"{tmp_path}/b.txt has 3" in said
+    assert f"{tmp_path}/b.txt was left out" in said
+    assert [each.name for each in chat.talk.path()[0].attachments] == [f"{tmp_path}/a.txt"]
+
+
 def test_files_go_with_the_next_message(begin: Begin, tmp_path: Path) -> None:
     note = tmp_path / "my note.txt"
     note.write_text("secret is blue")
@@ -346,6 +357,8 @@ def test_files_go_with_the_next_message(begin: Begin, tmp_path: Path) -> None:
     chat.type(f'see @"{note}" please')
     assert engine.asked[-1][-1].text.count("secret is blue") == 1
     assert chat.talk.path()[-2].text == f'see @"{note}" please'
+    chat.type(f'/file "{note}"', f'see @"{note}", and again: @"{note}"')
+    assert engine.asked[-1][-1].text.count("secret is blue") == 1
     assert "nothing.txt" in chat.type("/file nothing.txt")
     assert chat.type("/file drop x").startswith("no file 'x'")
 

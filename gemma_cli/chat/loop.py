@@ -146,9 +146,9 @@ class ChatLoop:
             return
         session = self._session
         mentioned = session.documents.mentioned(text) if session.documents else []
-        documents = [*session.attached]
-        for path in mentioned:
-            documents += self._talk.attach(quoted(path))
+        words = " ".join(map(quoted, dict.fromkeys(mentioned)))
+        found = self._talk.attach(words) if words else []
+        documents = list(dict.fromkeys((*session.attached, *found)))
         before = session.conversation.leaf
         session.attached.clear()
         self._talk.ask(text, documents)
