@@ -3,10 +3,12 @@ reaches it, whichever way they take. Each test looks at the bytes that the termi
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ if sys.platform == "win32":
 
 from gemma_cli.chat.conversation import Conversation
 from gemma_cli.chat.history import History
-from tests.conftest import Env, program
+from tests.conftest import DEMO, Env, program
 from tests.emulator import Terminal
 from tests.gguf_files import GEMMA3, gguf
 from tests.test_chat_terminal import READY, fake_chat, history_of
@@ -224,6 +226,27 @@ def test_a_model_s_own_words(home: Env, tmp_path: Path, name: str) -> None:
 def test_error_messages(home: Env, arguments: list[str]) -> None:
     env = home | {"HF_HUB_OFFLINE": "1"}
     assert run([*program(), *arguments], env).strip()
+
+
+@pytest.mark.usefixtures("with_demo")
+def test_prompts_and_answers_as_json(home: Env, tmp_path: Path) -> None:
+    command = [*program(), "run", "-m", DEMO, "--threads", "1"]
+
+    def printed(*arguments: str) -> Any:
+        """The last line's JSON, as the terminal got it."""
+        with Terminal([*command, *arguments], home) as terminal:
+            terminal.wait_end(60)
+            harmless(terminal.output)
+            return json.loads(terminal.output.decode().splitlines()[-1])
+
+    shown = printed("--show-prompt", "--raw", EVIL)
+    assert "".join(each["text"] for each in shown["segments"]) == EVIL
+    words = re.sub("[\x00-\x1f]", "", EVIL)
+    answer = printed("--json", "--schema", json.dumps({"const": words}), "hi")
+    assert json.loads(answer["text"]) == answer["parsed"] == words
+    named = tmp_path / f"{EVIL.replace('/', '')}.json"
+    named.write_bytes(b'[{"role": "user", "content": "\xff"}]')
+    assert "not all UTF-8" in run([*command, "-n", "1", "--messages", str(named)], home)
 
 
 def test_settings_and_prompts_that_others_wrote(home: Env) -> None:

@@ -160,3 +160,11 @@ def test_a_value_that_cannot_be_meant_is_refused(
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.usefixtures("with_demo")
+def test_a_draft_model_that_is_not_used_is_said(gemma: Gemma) -> None:
+    done = gemma(*ASK, "-n", "2", "--draft", DEMO, "--no-speculate", "--stats")
+    assert done.returncode == 0
+    assert f"without speculation no draft model is used: {DEMO}" in done.stderr
+    assert "drafts right" not in done.stderr

@@ -168,7 +168,7 @@ class Answering:
             report = {"thoughts": "".join(self._thoughts), **report}
         line = json.dumps(head | report, ensure_ascii=False)
         # The answer's own characters: Python's numbers would lose digits, or become Infinity.
-        print(f'{line[:-1]}, "parsed": {text}}}' if parsed else line, flush=True)
+        _print_line(f'{line[:-1]}, "parsed": {text}}}' if parsed else line)
 
     def _tell(self, done: Done, sampling: Sampling) -> None:
         if done.stop_reason == "cancelled":
@@ -225,7 +225,14 @@ def print_prompt(
         "tokens": list(prompt.tokens),
         "segments": [asdict(segment) for segment in prompt.segments],
     }
-    print(json.dumps(shown, ensure_ascii=False))
+    _print_line(json.dumps(shown, ensure_ascii=False))
+
+
+def _print_line(line: str) -> None:
+    from gemma_cli.commands.remembering import write_json
+
+    write_json(f"{line}\n")
+    sys.stdout.flush()
 
 
 def _threads(info: EngineInfo) -> str:

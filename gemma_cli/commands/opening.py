@@ -148,6 +148,9 @@ def _draft_for(chosen: ChosenModel, asked: GenerationOptions, plan: Plan) -> Wei
     """The draft model that was asked for, planned for the same context; UsageError if unfit."""
     if not asked.draft:
         return None
+    if asked.speculate is False:
+        print(f"gemma: without speculation no draft model is used: {asked.draft}", file=sys.stderr)
+        return None
     from gemma_cli.engine.admission import admit
     from gemma_cli.engine.setup import Weights
     from gemma_cli.machine.memory import Wishes
@@ -202,7 +205,8 @@ def keep_state(engine: LlamaEngine, n_past: int | None = None) -> None:
         engine.keep(n_past)
     except OSError as error:
         print(
-            f"gemma: the evaluated prompt could not be kept ({error}): it will be evaluated again. "
+            f"gemma: the evaluated prompt could not be kept ({error.strerror or error}): "
+            "it will be evaluated again. "
             "GEMMA_KV_CACHE=0 keeps none",
             file=sys.stderr,
         )

@@ -64,9 +64,14 @@ def write_json(text: str) -> None:
     from gemma_cli.terminal.sanitize import clean
 
     if sys.stdout.isatty():
-        steering = {char for char in set(text) if clean(char) != char}
-        text = text.translate({ord(char): f"\\u{ord(char):04x}" for char in steering})
+        text = text.translate({ord(char): _spelled(char) for char in set(text) - set(clean(text))})
     sys.stdout.write(text)
+
+
+def _spelled(char: str) -> str:
+    """JSON has escapes of 16 bits: two of them for what is beyond."""
+    units = char.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 def print_json(value: object) -> None:

@@ -29,8 +29,11 @@ def decode_text(raw: bytes, source: str) -> str:
     if "\0" in text:
         text = text.replace("\0", "")
         notes.append("holds NUL bytes: they were left out")
-    for note in notes:
-        print(f"gemma: {source} {note}", file=sys.stderr)
+    if notes:
+        from gemma_cli.terminal.sanitize import clean_line
+
+        for note in notes:
+            print(f"gemma: {clean_line(source)} {note}", file=sys.stderr)
     return text
 
 
