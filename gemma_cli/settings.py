@@ -66,8 +66,15 @@ def load_settings() -> Settings:
     except FileNotFoundError:
         return Settings()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path}: {error}") from error
+        raise unreadable(path, error) from error
     return parse_settings(text, path)
+
+
+def unreadable(path: Path, error: OSError | UnicodeDecodeError) -> UsageError:
+    """The error that says why a settings file cannot be read."""
+    if isinstance(error, UnicodeDecodeError):
+        return UsageError(f"cannot read {path}: it is not UTF-8", f"save it as UTF-8: {path}")
+    return UsageError(f"cannot read {path}: {error.strerror or error}")
 
 
 def parse_settings(text: str, path: Path) -> Settings:

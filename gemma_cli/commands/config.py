@@ -153,6 +153,17 @@ def _check_meant(key: str, value: Any) -> None:
     from gemma_cli.engine.protocol import Sampling
     from gemma_cli.machine.sizes import parse_size
 
+    texts = value if isinstance(value, list) else [value]
+    may_be_blank = key in ("system", "stop")
+    if not may_be_blank and any(isinstance(each, str) and not each.strip() for each in texts):
+        raise UsageError(
+            f"'{key}' takes no empty text", f"to set nothing: gemma config unset {key}"
+        )
+    if key == "history_days" and value < 1:
+        raise UsageError(
+            f"history_days must be 1 or more, not {value}",
+            "to keep no chats: gemma config set history false",
+        )
     if key == "kv_cache":
         parse_size("kv_cache", value)
     elif key in {field.name for field in fields(GenerationOptions)}:
@@ -199,7 +210,7 @@ def _read() -> str:
     except FileNotFoundError:
         return ""
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {file}: {error}") from error
+        raise known.unreadable(file, error) from error
 
 
 def _document(text: str) -> Any:
