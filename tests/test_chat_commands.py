@@ -548,7 +548,10 @@ def test_the_model_changes_in_mid_chat(begin: Begin) -> None:
     assert "no model x" in chat.type("/model x")
     assert "big does not fit" in chat.type("/model big", "c")
     assert chat.path()[-1] == "You said: c"
-    assert "answers from here on" in chat.type("/set ctx 512", "d")
+    assert chat.session.used is not None
+    assert "answers from here on" in chat.type("/set ctx 512")
+    assert chat.session.used is not None  # the gauge goes on at once
+    chat.type("d")
     assert chat.session.engine.info().n_ctx == 512
     assert chat.type("/model") == "model other"
     assert "all on the CPU" in chat.type("/show plan")

@@ -151,6 +151,13 @@ def test_ctrl_c_keeps_what_was_said() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_ctrl_c_before_the_first_word() -> None:
+    threading.Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()
+    _, writer, session = run(FakeEngine(["late", "again"], token_s=0.3), "hurry", "/regen")
+    assert writer.said == ["Stopped before the answer began. /regen has the question answered."]
+    assert [turn.text for turn in session.conversation.path()] == ["hurry", "again"]
+
+
 def test_ctrl_c_while_the_model_loads() -> None:
     engine = FakeEngine(["late"], load_s=0.5)
     threading.Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()

@@ -147,7 +147,9 @@ class Answering:
     def _tell_how_it_ended(self, done: Done, answer: Turn) -> None:
         limit = self._session.sampling.max_tokens
         on = " /continue goes on with it." if answer.text.strip() else ""
-        if done.stop_reason == "cancelled":
+        if done.stop_reason == "cancelled" and not (answer.text or answer.thoughts):
+            self._writer.say("Stopped before the answer began. /regen has the question answered.")
+        elif done.stop_reason == "cancelled":
             self._writer.say(f"Stopped. What was said is kept.{on}")
         elif done.stop_reason == "length" and limit and done.usage.completion_tokens >= limit:
             self._writer.say(f"The answer was cut at max_tokens {limit}.{on}")

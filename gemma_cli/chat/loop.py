@@ -203,7 +203,8 @@ class ChatLoop:
 
     def _refresh_gauge(self, before: tuple[object, ...]) -> None:
         now = self._state()
-        if now[:-1] == before[:-1] or now[-1] != before[-1]:
-            return  # nothing changed, or an answer told the new figure
+        told = self._session.used is not None and now[-1] != before[-1]
+        if now[:-1] == before[:-1] or told:  # nothing changed, or an answer told the new figure
+            return
         if self._talk.ending is None:
             refresh(self._session)
