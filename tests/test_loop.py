@@ -57,6 +57,9 @@ class Script:
         self.turns.clear()
         return False
 
+    def refresh(self) -> None:
+        pass
+
 
 @dataclass
 class Record:
@@ -202,6 +205,28 @@ def test_a_model_that_does_not_load_ends_the_chat() -> None:
         assert code == 1
         assert writer.errors == [("it is cut", "gemma pull again")]
         assert len(session.conversation) <= 1
+
+
+class Waiting(Script):
+    """Reads nothing before what is shown was told to be new."""
+
+    told = threading.Event()
+
+    def refresh(self) -> None:
+        self.told.set()
+
+    def read(self, initial: str = "") -> Entry | None:
+        assert self.told.wait(5)
+        return super().read(initial)
+
+
+def test_what_a_resumed_chat_takes_is_shown_once_it_is_counted() -> None:
+    conversation = Conversation()
+    conversation.add("user", "one two")
+    conversation.add("assistant", "three")
+    session = Session(FakeEngine(), "fake:1b", conversation, NoJournal(), Sampling())
+    assert ChatLoop(session, Waiting([]), Record()).run() == 0
+    assert session.used == 6
 
 
 class PressedWhileMeasured(FakeEngine):

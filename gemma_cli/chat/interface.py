@@ -51,6 +51,9 @@ class Reader(Protocol):
         False when it cannot be ended; then the caller must break in.
         """
 
+    def refresh(self) -> None:
+        """From a thread: what is shown of the session has changed."""
+
 
 class Show(Protocol):
     """Takes an answer piece by piece. thought: the model thinks aloud; no part of the answer."""

@@ -105,6 +105,7 @@ class ChatLoop:
             engine.info()
             if self._session.used is None and len(self._session.conversation):
                 measure(self._session)
+                self._reader.refresh()
         except GemmaError as failure:
             if engine is self._session.engine:
                 self._failure = failure

@@ -101,6 +101,9 @@ class LineReader:
     def interrupt(self) -> bool:
         return False  # a read in the kernel cannot be ended from here
 
+    def refresh(self) -> None:
+        pass  # nothing stands there
+
     def _line(self, prompt: str) -> str | None:
         with _interruptible():
             if self.interactive:

@@ -146,6 +146,9 @@ class PromptReader:
             app.loop.call_soon_threadsafe(self._leave)
         return True
 
+    def refresh(self) -> None:
+        self._session.app.invalidate()  # does nothing while no prompt stands there
+
     def _leave_if_told(self) -> None:
         if self._interrupted:
             get_app().create_background_task(self._leave_at_once())

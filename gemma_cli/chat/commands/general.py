@@ -81,7 +81,7 @@ def stats(talk: Talk, _argument: str) -> str:
     session = talk.session
     done = session.last
     if done is None:
-        return "There is no answer yet in this conversation."
+        return "There is no answer yet since this chat was opened."
     usage, timings = done.usage, done.timings
     used = "–" if session.used is None else f"{session.used:,}"
     window = f"{used} of {session.engine.info().n_ctx:,} tokens"
