@@ -57,11 +57,9 @@ class Account:
 class Weightless(Simulation):
     """A file opened without allocating anything, as the program does."""
 
-    def accounts(self, plan: Plan, flash: int | None = None) -> dict[str, Account]:
+    def accounts(self, plan: Plan) -> dict[str, Account]:
         """By the buffer type's name."""
         params = context_params(plan)
-        if flash is not None:
-            params.flash_attn_type = flash
         context: Any = C.llama_init_from_model(self.pointer, params)
         assert context, plan
         try:

@@ -15,7 +15,6 @@ from tests.breakdown import Weightless
 from tests.weightless import weightless
 
 MIB = 1 << 20
-FLASH_OFF = 0
 HOST = Machine(Device("CPU", "cpu", 1 << 50, 1 << 50), (), threads=1)
 
 

@@ -14,10 +14,13 @@ from typing import Any
 
 import pytest
 
-from gemma_cli.commands.benching import Scan, bytes_per_token, thread_counts
+from gemma_cli.commands.benching import Scan, thread_counts
 from gemma_cli.machine.bandwidth import read_bandwidth
+from gemma_cli.machine.devices import Device, Machine
+from gemma_cli.machine.memory import Wishes, plan
 from gemma_cli.machine.ram import peak_resident
-from gemma_cli.models.gguf import Tensor, read_header
+from gemma_cli.machine.speed import weights_read
+from gemma_cli.models.gguf import Header, Tensor, read_header
 from tests.conftest import Env, Gemma, program
 from tests.gguf_models import tiny_gemma
 
@@ -155,7 +158,15 @@ def test_no_child_outlives_a_killed_bench(with_demo: Env) -> None:
 
 def test_the_limit_counts_what_a_token_reads(demo_gguf: Path) -> None:
     header = read_header(demo_gguf)
-    assert bytes_per_token(header) == header.tensor_bytes  # a tied embedding is the output too
+    plenty = Device("CPU", "cpu", 64 << 30, 64 << 30)
+
+    def read(model: Header) -> int:
+        made = plan(model, Machine(plenty, (), 2), Wishes(n_ctx=512))
+        host, gpu = weights_read(model, made)
+        assert gpu == 0
+        return host
+
+    assert read(header) == header.tensor_bytes  # a tied embedding is the output too
     made = replace(
         header,
         tensors=(
@@ -168,7 +179,7 @@ def test_the_limit_counts_what_a_token_reads(demo_gguf: Path) -> None:
         n_expert=128,
         n_expert_used=8,
     )
-    assert bytes_per_token(made) == 200 + 30 + 80
+    assert read(made) == 200 + 30 + 80
 
 
 def test_the_share_of_the_best_is_that_of_rounds_side_by_side() -> None:

@@ -297,3 +297,13 @@ def test_a_build_that_leaves_the_processor_unused() -> None:
     assert missing_features({"avx"}, info) == []
     assert missing_features({"asimd", "asimddp", "avx2"}, "CPU : NEON = 1 | ") == ["DOTPROD"]
     assert missing_features(set(), "") == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit that Linux keeps to")
+def test_a_limit_of_the_address_space_is_named(home: Env) -> None:
+    limited = ["sh", "-c", 'ulimit -v 500000; exec "$@"', "sh", *program(), "doctor"]
+    done = subprocess.run(limited, env=home, capture_output=True, text=True, timeout=60)
+    (line,) = [line for line in done.stdout.splitlines() if " memory " in line]
+    assert line.startswith("notice")
+    assert "but ulimit -v leaves 4" in line
+    assert "MiB: larger models fail to load" in line

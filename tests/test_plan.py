@@ -330,20 +330,3 @@ def test_a_base_model_that_does_not_fit(gemma: Gemma) -> None:
     assert done.returncode == 5
     assert "Traceback" not in done.stderr
     assert "needs" in done.stderr
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="a limit that Linux keeps to")
-def test_a_limit_of_the_address_space_is_a_limit_of_memory(home: Env) -> None:
-    script = [sys.executable, "-m", "gemma_cli"]
-    limited = f"ulimit -v 3000000; exec {' '.join(script)}"
-    shown = subprocess.run(
-        ["bash", "-c", f"{limited} doctor"], env=home, capture_output=True, text=True, timeout=60
-    )
-    assert "GiB of 2.86 GiB are free" in shown.stdout
-    assert "by ulimit -v" in shown.stdout.replace("the limit of its control group and ", "")
-    asked = f"{limited} plan gemma3:12b:q8_0 --json"
-    done = subprocess.run(
-        ["bash", "-c", asked], env=home, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 5
-    assert json.loads(done.stdout)["devices"][0]["total"] == 3000000 * 1024

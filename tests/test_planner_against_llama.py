@@ -13,7 +13,7 @@ from gemma_cli.machine.layout import compute_bytes, kv_bytes
 from gemma_cli.machine.memory import Wishes, layouts
 from gemma_cli.models.entries import CatalogModel, load_catalog
 from gemma_cli.models.gguf import read_header
-from tests.memory_matrix import FLASH_OFF, HOST, MIB, compared
+from tests.memory_matrix import HOST, MIB, compared
 from tests.weightless import weightless
 
 MODELS = [model for model in load_catalog().models if not model.base]
@@ -37,23 +37,6 @@ def test_weights_kv_and_compute(tmp_path: Path, model: CatalogModel, quant: str)
 
 
 @LINUX_ONLY
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.id)
-def test_without_flash_attention_it_is_an_upper_estimate(
-    tmp_path: Path, model: CatalogModel
-) -> None:
-    from tests.breakdown import Weightless
-
-    quiet_backend()
-    path = weightless(tmp_path / "model.gguf", model.shape, "Q8_0")
-    header = read_header(path)
-    opened = Weightless(path)
-    (plan,) = layouts(header, HOST, Wishes(n_ctx=8192))
-    accounts = opened.accounts(plan, FLASH_OFF)
-    opened.close()
-    real = sum(account.compute for account in accounts.values())
-    assert real <= compute_bytes(header, 8192, flash_attention=False) < 2 * real
-
-
 def test_llama_cpp_takes_experts_on_the_host_and_a_split(tmp_path: Path) -> None:
     """Without a GPU nothing moves; that it is understood is what can be seen here."""
     model = load_catalog().get("gemma4:26b")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -79,30 +78,12 @@ class Scan:
 
 def planned_run(header: Header, plan: Plan, bandwidth: float | None, gpu_margin: int) -> Run:
     """A configuration by its plan, nothing measured yet. bandwidth: bytes per second."""
+    from gemma_cli.machine.speed import weights_read
+
     kv = sum(share.kv for share in plan.shares)
     compute = sum(share.compute for share in plan.shares)
-    limit = None if bandwidth is None else bandwidth / (bytes_per_token(header) + kv)
+    limit = None if bandwidth is None else bandwidth / (sum(weights_read(header, plan)) + kv)
     return Run(plan.n_ctx, plan.threads, plan.gpu_layers, kv, compute, limit, gpu_margin)
-
-
-def bytes_per_token(header: Header) -> int:
-    """Weights that are read for each token: of embeddings a row, of experts those in use.
-
-    A tied embedding is the output matrix too, and as that it is read whole.
-    """
-    untied = any(tensor.name == "output.weight" for tensor in header.tensors)
-    rows = {"per_layer_token_embd.weight"} | ({"token_embd.weight"} if untied else set())
-    used = _share_of_experts(header)
-    total = 0.0
-    for tensor in header.tensors:
-        if tensor.name not in rows:
-            total += tensor.bytes * (used if re.search(r"_exps\b", tensor.name) else 1.0)
-    return int(total)
-
-
-def _share_of_experts(header: Header) -> float:
-    n_expert = header.n_expert
-    return header.n_expert_used / n_expert if n_expert else 1.0
 
 
 def measure(path: Path, run: Run) -> Iterator[None]:

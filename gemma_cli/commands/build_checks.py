@@ -186,15 +186,17 @@ def _cpuinfo(pattern: str) -> str:
 def memory() -> Iterator[Finding]:
     from gemma_cli.machine.cgroup import cpu_quota, memory_room
     from gemma_cli.machine.cpu import affinity, usable_threads
-    from gemma_cli.machine.ram import address_space, total_and_free
+    from gemma_cli.machine.ram import address_space_left, total_and_free
     from gemma_cli.machine.sizes import memory_size
 
     total, free = total_and_free()
-    limits = {"the limit of its control group": memory_room(), "ulimit -v": address_space()}
-    names = [name for name, room in limits.items() if room is not None]
-    limited = f", by {' and '.join(names)}" if names else ""
+    limited = ", by the limit of its control group" if memory_room() else ""
     text = f"{memory_size(free)} of {memory_size(total)} are free{limited}"
-    if free < total // 10 or free < 1 << 30:
+    left = address_space_left()
+    if left is not None and left < free:
+        text += f", but ulimit -v leaves {memory_size(left)}: larger models fail to load"
+        yield Finding("memory", "notice", text, "ulimit -v unlimited")
+    elif free < total // 10 or free < 1 << 30:
         yield Finding("memory", "notice", text, "close other programs, or choose a smaller model")
     else:
         yield Finding("memory", "good", text)

@@ -56,11 +56,6 @@ def host_memory() -> Device:
     return Device("CPU", "cpu", total, free, backend="CPU", id="CPU")
 
 
-def available_memory() -> int:
-    """Bytes of RAM that a model may take now."""
-    return host_memory().free
-
-
 def backends() -> tuple[str, ...]:
     """The names of ggml's registries in this build: ("CPU",) alone has no GPU in it."""
     ggml, base = _libraries()

@@ -138,19 +138,14 @@ def kv_bytes(
     return sum(sizes[layer] for layer in layers)
 
 
-def compute_bytes(
-    header: Header, n_ctx: int, ubatch: int = CPU_UBATCH, *, flash_attention: bool = True
-) -> int:
+def compute_bytes(header: Header, n_ctx: int, ubatch: int = CPU_UBATCH) -> int:
     """llama.cpp's compute buffer where all layers and the output are on the host.
 
-    Right to 2 % or 16 MiB for every Gemma with flash attention; without it an
-    upper estimate (scores of all heads are kept).
+    With flash attention; right to 2 % or 16 MiB for every Gemma.
     """
     ubatch = min(ubatch, n_ctx)
     floats = _activations(header)
-    mask = mask_bytes(header, n_ctx, ubatch, range(header.n_layers))
-    if not flash_attention:
-        mask = 2 * mask + 4 * ubatch * header.n_head * _pad(n_ctx)
+    mask = mask_bytes(header, n_ctx, ubatch)
     logits = 4 * header.n_vocab * min(OUTPUTS, ubatch)
     return max(mask + int(4 * ubatch * floats), logits + 8 * ubatch * header.n_embd)
 
@@ -185,10 +180,10 @@ def _activations(header: Header) -> float:
     return floats + 10  # positions, indices
 
 
-def mask_bytes(header: Header, n_ctx: int, ubatch: int, layers: range) -> int:
-    """Attention masks of these layers: one for those with a window, one for the others."""
+def mask_bytes(header: Header, n_ctx: int, ubatch: int) -> int:
+    """Attention masks: one for the layers with a window, one for the others."""
     size = 0
-    windows = {bool(header.sliding_window) and header.sliding_pattern[i] for i in layers}
+    windows = {is_local(header, layer) for layer in range(header.n_layers)}
     if True in windows:
         size += 2 * ubatch * _pad(min(n_ctx, header.sliding_window + ubatch))
     if False in windows:

@@ -20,7 +20,6 @@ from gemma_cli.machine.layout import (
     KVType,
     Parts,
     complete,
-    compute_bytes,
     kv_bytes,
     parts_of,
 )
@@ -31,9 +30,7 @@ from gemma_cli.machine.sizes import memory_size
 from gemma_cli.models.gguf import Header
 
 __all__ = [
-    "CPU_UBATCH",
     "GPU_MARGIN",
-    "GPU_UBATCH",
     "HOST_MARGIN",
     "KV_BLOCK",
     "OUTPUTS",
@@ -42,7 +39,6 @@ __all__ = [
     "Plan",
     "Share",
     "Wishes",
-    "compute_bytes",
     "kv_bytes",
     "layouts",
     "plan",

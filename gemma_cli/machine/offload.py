@@ -191,7 +191,7 @@ class Offloading:
         host = gpu = compute_bytes(header, self._n_ctx, self._ubatch)
         gpu += 0 if whole else self._parts.largest + max(self._kv)
         if overlapping:
-            masks = mask_bytes(header, self._n_ctx, self._ubatch, range(header.n_layers))
+            masks = mask_bytes(header, self._n_ctx, self._ubatch)
             host += BATCHES * masks
             gpu += BATCHES * (masks + _CROSSING_ROWS * 4 * self._ubatch * header.n_embd)
         return [*(gpu if layers else 0 for layers in offload.split), host]

@@ -10,22 +10,21 @@ from gemma_cli.machine.cgroup import memory_room, read
 
 
 def total_and_free(root: Path = Path("/")) -> tuple[int, int]:
-    """Bytes of RAM, and of those that a model may take: MemAvailable, bounded by the cgroup
-    and by what `ulimit -v` leaves of the address space."""
+    """Bytes of RAM, and of those that a model may take: MemAvailable, bounded by the cgroup."""
     if sys.platform == "win32":
         return _windows_memory()
     if sys.platform == "darwin":
         return _mac_memory()
     total, free = _linux_memory(root)
-    for most, rest in filter(None, (memory_room(root), address_space(root))):
-        total, free = min(total, most), min(free, rest)
-    return total, free
+    room = memory_room(root)
+    return (min(total, room[0]), min(free, room[1])) if room else (total, free)
 
 
-def address_space(root: Path = Path("/")) -> tuple[int, int] | None:
-    """(limit, rest of it) of what this process may map, weights included; None: no limit.
+def address_space_left(root: Path = Path("/")) -> int | None:
+    """Bytes that this process may still map (`ulimit -v`), weights included; None: no limit.
 
-    Linux only: other systems have no such limit, or do not keep to it.
+    Linux only: other systems have no such limit, or do not keep to it. No plan
+    counts with it: what else will be mapped, nobody knows beforehand.
     """
     if sys.platform != "linux":
         return None
@@ -34,7 +33,7 @@ def address_space(root: Path = Path("/")) -> tuple[int, int] | None:
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit == resource.RLIM_INFINITY:
         return None
-    return limit, max(0, limit - _status(root, "VmSize"))
+    return max(0, limit - _status(root, "VmSize"))
 
 
 def _status(root: Path, key: str) -> int:

@@ -10,9 +10,9 @@ from gemma_cli.models.gguf import Header
 ASSUMED_HOST_BANDWIDTH, ASSUMED_GPU_BANDWIDTH = 60e9, 450e9
 
 
-def decode_bytes(header: Header, plan: Plan) -> tuple[int, int]:
-    """Bytes that each token reads (on the host, on the GPUs): weights that take part,
-    and half of the KV cache, as on the way to a full context."""
+def weights_read(header: Header, plan: Plan) -> tuple[int, int]:
+    """Bytes of weights that each token reads (on the host, on the GPUs): of experts those
+    in use, of embeddings a row, which is nothing; as the output a tied one is read whole."""
     whole, _ = complete(header)
     parts = parts_of(whole)
     used = whole.n_expert_used / whole.n_expert if whole.n_expert else 1
@@ -24,14 +24,15 @@ def decode_bytes(header: Header, plan: Plan) -> tuple[int, int]:
         gpu += parts.output
     else:
         host += parts.output
-    host += plan.host.kv / 2
-    gpu += sum(share.kv for share in plan.shares[1:]) / 2
     return int(host), int(gpu)
 
 
 def tokens_per_second(
     header: Header, plan: Plan, host_bandwidth: float, gpu_bandwidth: float
 ) -> float:
-    """Decoding, if nothing but reading took time."""
-    host, gpu = decode_bytes(header, plan)
+    """Decoding, if nothing but reading took time: the weights, and half of the KV cache,
+    as on the way to a full context."""
+    host, gpu = weights_read(header, plan)
+    host += plan.host.kv // 2
+    gpu += sum(share.kv for share in plan.shares[1:]) // 2
     return 1 / max(host / host_bandwidth + gpu / gpu_bandwidth, 1e-9)
