@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from gemma_cli.engine.library import C
+from gemma_cli.engine.loaded import Loaded
 from gemma_cli.engine.mapping import release_repacked
 from gemma_cli.engine.model import Model, quiet_backend
-from gemma_cli.errors import DoesNotFitError, UsageError
+from gemma_cli.engine.setup import Setup, Weights
+from gemma_cli.errors import DoesNotFitError, ModelFileError, UsageError
 from gemma_cli.machine.devices import Device, Machine
 from gemma_cli.machine.memory import Wishes, kv_bytes, plan
 from gemma_cli.models.gguf import read_header
@@ -202,3 +204,21 @@ def resident(path: Path) -> int:
         elif ours and line.startswith("Rss:"):
             total += int(line.split()[1]) * 1024
     return total
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_a_load_that_fails_late_gives_everything_back(demo_gguf: Path, tmp_path: Path) -> None:
+    """A chat goes on after /model, with another model."""
+    header = read_header(demo_gguf)
+    weights = Weights(demo_gguf, header, plan(header, HUGE, Wishes(n_ctx=32768)))
+    no_model = tmp_path / "none.gguf"
+    no_model.write_bytes(b"GGUF")
+    setup = Setup(weights, draft=Weights(no_model, header, weights.plan))
+
+    def mapped() -> int:
+        with pytest.raises(ModelFileError):
+            Loaded(setup, lambda _progress: True)
+        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+    before = mapped()
+    assert mapped() - before < 100 * MIB < weights.plan.shares[0].kv

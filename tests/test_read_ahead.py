@@ -134,3 +134,16 @@ def test_a_command_is_not_read_ahead_and_it_can_be_switched_off() -> None:
     chat.reads_ahead = False
     chat.typing("Hello there")
     assert not engine.typed
+
+
+def test_a_fault_in_work_that_nobody_waits_for_is_told_to_the_next_caller(
+    engine: LlamaEngine,
+) -> None:
+    prompt = engine.raw("1, 2, 3,")
+    engine.read_ahead([])  # a mistake of ours: there is no message that is being typed
+    engine._thread.join(timeout=10)
+    with pytest.raises(ValueError, match="unpack"):
+        engine.generate(prompt, GREEDY)
+    with pytest.raises(ValueError, match="unpack"):
+        engine.keep()
+    engine.forget()

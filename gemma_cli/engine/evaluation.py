@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from gemma_cli.engine.cache import SPACING, Checkpoints, Reuse, common_prefix, reusable
@@ -74,7 +75,8 @@ class Evaluation:
         """Take a checkpoint here, unless one is near."""
         position = len(self.context.tokens)
         if self.checkpoints.budget and position and not self.checkpoints.is_near(position):
-            self.checkpoints.add(self.context.checkpoint())
+            with suppress(MemoryError):  # it only saves time
+                self.checkpoints.add(self.context.checkpoint())
 
     def _look_on_disk(self, prompt: Sequence[int]) -> None:
         """Resume a snapshot that holds much more of the prompt than the context does."""

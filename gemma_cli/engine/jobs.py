@@ -32,8 +32,12 @@ class Answer:
         if self.before is not None:
             self.before.set()
 
-    def put(self, value: Piece | Done | BaseException) -> None:
+    def put(self, value: Piece | Done) -> None:
         self._values.put(value)
+
+    def fail(self, failure: BaseException) -> None:
+        """Whoever iterates raises it."""
+        self._values.put(failure)
 
     def __iter__(self) -> Iterator[Piece | Done]:
         while True:
@@ -79,6 +83,11 @@ class Errand:
             self._failure = failure
         finally:
             self._done.set()
+
+    def fail(self, failure: BaseException) -> None:
+        """Whoever waits raises it; it will not be done."""
+        self._failure = failure
+        self._done.set()
 
     def wait(self) -> None:
         """Until it is done; raises what went wrong."""

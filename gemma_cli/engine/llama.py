@@ -86,9 +86,7 @@ class LlamaEngine:
                     answer.before = ahead.abort  # its batch is of use: let it end
                 else:
                     ahead.abort.set()
-            self._ahead = None
-            self._jobs.append(answer)
-            self._wake.notify()
+            self._push(answer)
         return answer
 
     def read_ahead(self, messages: Sequence[Message], *, thinking: bool | None = None) -> None:
@@ -103,7 +101,9 @@ class LlamaEngine:
 
     def forget(self) -> None:
         """Drop what was evaluated, so that nothing of it can be kept later. Returns at once."""
-        self._send(Errand(lambda loaded: loaded.forget()))
+        with self._wake:
+            if self._failure is None:  # else nothing is held
+                self._send(Errand(lambda loaded: loaded.forget()))
 
     def close(self) -> None:
         with self._wake:
@@ -119,11 +119,17 @@ class LlamaEngine:
 
     def _send(self, errand: Errand) -> Errand:
         with self._wake:
-            self._ahead = None
             self._stop_reading_ahead()
-            self._jobs.append(errand)
-            self._wake.notify()
+            self._push(errand)
         return errand
+
+    def _push(self, job: Answer | Errand) -> None:
+        """Below _wake. Raises what ended the worker: nobody would do the job."""
+        if self._failure is not None:
+            raise self._failure
+        self._ahead = None
+        self._jobs.append(job)
+        self._wake.notify()
 
     def _stop_reading_ahead(self) -> None:
         if isinstance(self._current, ReadAhead):
@@ -146,16 +152,26 @@ class LlamaEngine:
         finally:
             self._progress = 1.0
             self._ready.set()
-        while (job := self._next()) is not None:
-            if isinstance(job, Answer):
-                self._answer(job)
-            elif isinstance(job, Errand):
-                job.run(self._loaded)
-            else:
-                self._read_ahead(job)
+        try:
+            while (job := self._next()) is not None:
+                self._do(job)
+                with self._wake:
+                    self._current = None
+        except BaseException as failure:  # of work that nobody waits for: the next caller raises it
             with self._wake:
-                self._current = None
+                self._failure = failure
+                for left in self._jobs:
+                    left.fail(failure)
+                self._jobs.clear()
         self._loaded.close()
+
+    def _do(self, job: Answer | Errand | ReadAhead) -> None:
+        if isinstance(job, Answer):
+            self._answer(job)
+        elif isinstance(job, Errand):
+            job.run(self._loaded)
+        else:
+            self._read_ahead(job)
 
     def _next(self) -> Answer | Errand | ReadAhead | None:
         """The next thing to do; None when closing and nothing is left to do."""
@@ -198,7 +214,7 @@ class LlamaEngine:
         try:
             answer.put(self._loaded.answer(answer))
         except BaseException as failure:  # the caller's thread raises it
-            answer.put(failure)
+            answer.fail(failure)
         else:
             self._loaded.after_answer()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 
 from gemma_cli.engine.allocating import allocate
@@ -37,12 +38,16 @@ class Loaded:
         self.plan = plan = allocated.plan
         self._threads = plan.threads
         self._model, self._context = allocated.model, allocated.context
-        self.format = PromptFormat(weights.header, weights.path, self._model.vocabulary)
+        self._pace = Pace()
+        with ExitStack() as undo:  # in a chat the program goes on, with another model
+            undo.callback(self._model.close)
+            undo.callback(self._context.close)
+            self.format = PromptFormat(weights.header, weights.path, self._model.vocabulary)
+            self._draft, without = _draft_model(setup.draft, self._pace)
+            undo.pop_all()
         self._evaluation = Evaluation(
             self._context, self._model.sliding_window, plan.checkpoint_bytes, snapshots
         )
-        self._pace = Pace()
-        self._draft, without = _draft_model(setup.draft, self._pace)
         self._drafter: Drafter | None = self._draft
         self._speculate = True if setup.draft else setup.speculate
         if self._speculate is not False and self._draft is None:
