@@ -117,6 +117,7 @@ CASES = [
     ("gemma prompts edit tr", ["translate"]),
     ("gemma config set top", ["top_k", "top_p"]),
     ("gemma completion z", ["zsh"]),
+    ("gemma config set context_full se", []),
     ("gemma run -m hf", ["hf:owner/repo:q8_0"]),
     ("gemma chat gemma3:4b:q", ["gemma3:4b:q4_k_m"]),
     ("gemma run --seed ", []),
@@ -241,6 +242,9 @@ def _read_until(terminal: int, wanted: bytes) -> bytes:
         ("gemma config get seed", "gemma config get seed "),
         ("gemma run --show-p", "gemma run --show-prompt "),
         ("gemma pull gemma1.1:7", "gemma pull gemma1.1:7b "),
+        ("gemma run -m -def", "gemma run -m -def"),
+        ("gemma run -p -def", "gemma run -p -def"),
+        ("gemma pull -J", "gemma pull -J"),
     ],
 )
 def test_zsh_completes(scripts: Path, models: Env, line: str, completed: str) -> None:

@@ -103,6 +103,8 @@ def _bash_case(command: Command) -> str:
     names = " ".join(name for each in command.options for name in each.names)
     lines.append(f"            if [[ $cur == -* ]]; then _gemma_words {names}; return; fi")
     offers = [_bash_offer(each) for each in command.arguments[:1]]
+    if len(command.arguments) > 1:  # what follows the first is another thing
+        offers = [f"[[ $prev == {command.path[-1]} ]] && {offer}" for offer in offers]
     if command.commands:
         offers = [f"_gemma_words {' '.join(command.commands)}; "]
     lines += [f"            {offer.rstrip('; ')}" for offer in offers if offer]

@@ -62,6 +62,8 @@ def _fish_lines(command: Command, commands: Sequence[Command]) -> Iterable[str]:
     for argument in command.arguments[:1]:
         offer = _fish_value(argument)
         if offer not in ("", " -x"):
+            if len(command.arguments) > 1:  # what follows the first is another thing
+                start = f"complete -c gemma -n {_fish(exactly)}"
             yield start + offer.replace(" -x", "").replace(" -r", "")
 
 

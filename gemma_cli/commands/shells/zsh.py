@@ -10,12 +10,12 @@ from gemma_cli.commands.surface import Command, Parameter
 _ZSH_HEAD = r"""
 _gemma__installed() {
     local place
-    local -a found=($@)
+    local -a found=($_gemma_catalogue)
     if [[ -n $GEMMA_HOME ]]; then place=$GEMMA_HOME/cache
     elif [[ $OSTYPE == darwin* ]]; then place=$HOME/Library/Caches/gemma-cli
     else place=${XDG_CACHE_HOME:-$HOME/.cache}/gemma-cli; fi
     [[ -r $place/completion/models ]] && found+=(${(f)"$(<$place/completion/models)"})
-    compadd -a found || _files -g '*.gguf'
+    compadd "$@" -a found || _files -g '*.gguf'
 }
 
 _gemma__prompts() {
@@ -25,11 +25,12 @@ _gemma__prompts() {
     elif [[ $OSTYPE == darwin* ]]; then place="$HOME/Library/Application Support/gemma-cli"
     else place=${XDG_CONFIG_HOME:-$HOME/.config}/gemma-cli; fi
     found=(@PROMPTS@ $place/prompts/*.(md|toml)(N:t:r))
-    compadd -a found
+    compadd "$@" -a found
 }
 
 _gemma__known() {
-    _gemma__installed @MODELS@
+    local -a _gemma_catalogue=(@MODELS@)
+    _gemma__installed "$@"
 }
 """
 
