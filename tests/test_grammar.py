@@ -357,6 +357,7 @@ def _values(sampling: Sampling) -> dict[str, Any]:
         ('{"type": "object", "required": "a"}', "required"),
         ('{"type": "array", "minItems": "3"}', "minItems"),
         ('{"allOf": 5}', "allOf"),
+        (f'{{"maximum": {"9" * 5000}}}', "number that is too long"),
         ('{"$defs": 5}', r"\$defs must be an object"),
         ('{"oneOf": [{"const": 1}, {"type": "integer"}]}', "oneOf may overlap.*anyOf is"),
         ('{"type": "string", "pattern": "^a$", "minLength": 5}', "cannot all hold at once"),

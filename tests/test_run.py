@@ -133,7 +133,8 @@ def test_bytes_of_an_argument_that_are_no_utf_8_are_said(home: Env) -> None:
         ('[{"role": "user", "content": [{"type": "image_url"}]}]', "only text"),
         ('[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]', "user"),
         ('[{"role": "user", "content": "a\\ud83db"}]', "half of a character"),
-        ("[" * 100000, "not valid JSON"),
+        ("[" * 100000, "standard input is not valid JSON"),
+        (f'[{{"role": "user", "content": {"9" * 5000}}}]', "not valid JSON"),
     ],
 )
 def test_bad_messages_are_named(gemma: Gemma, content: str, said: str) -> None:

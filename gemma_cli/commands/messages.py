@@ -31,9 +31,10 @@ def read_messages(text: str, source: str) -> list[Message]:
 
     try:
         data = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number may be too long for Python
+        reason = str(error).partition(";")[0]  # what follows is for programmers
         raise UsageError(
-            f"{source} is not valid JSON: {error}", f"it should be: {_FORM}"
+            f"{source} is not valid JSON: {reason}", f"it should be: {_FORM}"
         ) from error
     if isinstance(data, dict):
         data = data.get("messages")

@@ -39,7 +39,7 @@ def messages_from(name: str) -> list[Message]:
     if sys.stdin is None or sys.stdin.isatty():
         state = "closed" if sys.stdin is None else "a terminal"
         raise UsageError(f"--messages - reads standard input, and that is {state}")
-    return read_messages(_piped(has_prompt=False), name)
+    return read_messages(_piped(has_prompt=False), "standard input")
 
 
 def schema_from(schema: str | None, *, json_object: bool) -> str | None:

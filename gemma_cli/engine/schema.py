@@ -71,6 +71,8 @@ def parse_schema(text: str, check: Check) -> Any:
         raise UsageError(f"the schema is not JSON: {error.msg} ({place})") from error
     except RecursionError as error:
         raise UsageError("the schema is nested too deeply") from error
+    except ValueError as error:  # more digits than Python reads
+        raise UsageError("the schema holds a number that is too long") from error
     if not isinstance(schema, dict | bool):
         raise UsageError("the schema must be a JSON object (or true)", _EXAMPLE)
     if schema is False:
