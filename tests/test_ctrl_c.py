@@ -102,6 +102,20 @@ def test_in_a_paste_and_after_it(home: Env) -> None:
         leave(terminal)
 
 
+def test_in_a_paste_that_never_ends(home: Env) -> None:
+    with fake_chat(home) as terminal:
+        terminal.wait_for(READY)
+        terminal.send("\x1b[200~half of a paste\r")
+        terminal.settle(0.2)
+        terminal.send("and keys")
+        terminal.settle(0.2)
+        terminal.send(CTRL_C)
+        terminal.settle(0.2)
+        terminal.send("hello\r")
+        terminal.wait_for("You said: hello")
+        leave(terminal)
+
+
 def test_in_a_question(home: Env) -> None:
     with fake_chat(home) as terminal:
         terminal.wait_for(READY)

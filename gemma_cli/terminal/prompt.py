@@ -29,6 +29,7 @@ from gemma_cli.errors import GemmaError
 from gemma_cli.terminal.completer import Complete, CompletePath, chat_completer, is_completed
 from gemma_cli.terminal.editor import Editor
 from gemma_cli.terminal.lines import QUOTES, Entry, entered, is_open
+from gemma_cli.terminal.pasting import with_a_way_out
 from gemma_cli.terminal.quiet_renderer import QuietRenderer
 from gemma_cli.terminal.sanitize import clean, show_hidden, strip_controls
 from gemma_cli.terminal.styles import NO_STYLE, STYLE
@@ -98,7 +99,7 @@ class PromptReader:
             editing_mode=EditingMode.VI if vi else EditingMode.EMACS,
             placeholder=None if plain else _placeholder,
             input_processors=[_ShownHidden()],
-            input=create_input(sys.stdin),
+            input=with_a_way_out(create_input(sys.stdin)),
             output=create_output(sys.stdout if sys.stdout.isatty() else sys.stderr),
             **self._looks,
         )
