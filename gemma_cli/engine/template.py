@@ -19,6 +19,7 @@ from gemma_cli.errors import TemplateError
 _MAX_SOURCE = 256 * 1024
 _MAX_TEXT = 8 * 1024 * 1024
 _SECONDS = 2.0
+_DIGITS = 8  # of a message's number
 _THINKING = "enable_thinking"  # the name that published templates agree on
 
 
@@ -65,7 +66,11 @@ class JinjaTemplate:
         self, messages: Sequence[Message], thinking: bool | None = None, /
     ) -> tuple[Segment, ...]:
         check_messages(messages)
-        words = [_Words(secrets.token_hex(12), message.text) for message in messages]
+        secret = secrets.token_hex(12)
+        words = [
+            _Words(f"{secret}{number:0{_DIGITS}}", message.text)
+            for number, message in enumerate(messages)
+        ]
         try:
             return self._segments(messages, words, thinking)
         except TemplateError:
@@ -102,10 +107,11 @@ class JinjaTemplate:
     def _replaced(self, text: str, words: Sequence[_Words]) -> tuple[Segment, ...]:
         by_mark = {word.mark: word.text for word in words}
         segments: list[Segment] = []
-        parts = re.split("|".join(by_mark), text)
-        marks = re.findall("|".join(by_mark), text)
-        missing = set(by_mark) - set(marks)
-        if missing:
+        # One pattern for all: thousands of alternatives would be tried at every character.
+        secret = words[0].mark[:-_DIGITS]
+        found = re.split(f"({secret}[0-9]{{{_DIGITS}}})", text)
+        parts, marks = found[::2], found[1::2]
+        if set(by_mark) != set(marks):
             raise TemplateError(
                 "the model's chat template leaves out a message of the conversation"
             )
