@@ -202,3 +202,17 @@ def test_what_llama_cpp_needs_beyond_the_plan_is_left_for_it(
     assert again.gpu_layers < made.gpu_layers
     assert again.shares[1].needed + GIB <= 7 * GIB
     assert "Card" in capsys.readouterr().err
+
+
+def test_a_refusal_offers_the_least_change_of_each_kind(large: Header) -> None:
+    def hint(header: Header, free: float, wishes: Wishes) -> str:
+        with pytest.raises(DoesNotFitError) as raised:
+            plan(header, machine(free), wishes)
+        return raised.value.hint or ""
+
+    # Some 28.5 GiB at full length, 23.5 with half of the KV cache's bits, 21 with a quarter.
+    longest = Wishes(n_ctx="max")
+    assert "--kv-type q8_0; a smaller context fits: --ctx 65536" in hint(large, 24.5, longest)
+    assert "--kv-type q4_0; a smaller context fits: --ctx 32768" in hint(large, 22, longest)
+    assert "--kv-type" not in hint(large, 19, replace(longest, kv_type="q4_0"))
+    assert "--ctx 131072" in hint(replace(large, n_ctx_train=262144), 30, longest)

@@ -18,8 +18,9 @@ _LONGEST_BAR, _SHORTEST_BAR = 44, 20
 def facts_text(chosen: Candidate, plan: Plan, *, fits: bool, why: str | None) -> str:
     """why: of what would be loaded; None where it would be refused."""
     here = "here" if chosen.here else "not here yet"
+    file = "of unknown size" if chosen.stated is None else _file_size(chosen)
     lines = [
-        f"{clean_line(chosen.name)}  {chosen.quant}, {_file_size(chosen)}, {here}",
+        f"{clean_line(chosen.name)}  {chosen.quant}, {file}, {here}",
         f"  context    {plan.n_ctx:,} of {plan.n_ctx_max:,} tokens, KV cache in {plan.kv_type}",
         f"  layers     {plan.gpu_layers} of {plan.n_layers + 1} on a GPU",
     ]

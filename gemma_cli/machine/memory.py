@@ -49,6 +49,7 @@ COMFORTABLE_CTX = 32768
 # With this much a model that is all on the GPU is better than a longer, slower one.
 USEFUL_CTX = 8192
 _MOST_FOR_CHECKPOINTS = 1 << 30
+_SMALLEST_TO_OFFER = 1024
 
 
 def plan(header: Header, machine: Machine, wishes: Wishes) -> Plan:
@@ -168,24 +169,25 @@ def _offload(header: Header, offloading: Offloading, machine: Machine, wishes: W
 
 
 def _smaller(header: Header, machine: Machine, wishes: Wishes) -> list[Wishes]:
-    """Wishes like these that do fit: a quantized KV cache, a smaller context, fewer layers."""
-    found = []
-    tried: list[Wishes] = []
-    if wishes.kv_type != "q8_0":
-        tried.append(replace(wishes, kv_type="q8_0"))
-    asked = wishes.n_ctx if isinstance(wishes.n_ctx, int) else header.n_ctx_train
-    size = min(asked, COMFORTABLE_CTX * 4)
-    while wishes.n_ctx is not None and size // 2 >= 1024:
-        size //= 2
-        tried.append(replace(wishes, n_ctx=size))
-    if wishes.gpu_layers:
-        tried.append(replace(wishes, gpu_layers=None))
-    for other in tried:
-        if any(c.fits(other.gpu_margin) for c in layouts(header, machine, other)):
-            found.append(other)
-            if other.n_ctx != wishes.n_ctx:
-                break  # the largest context that fits is enough
-    return found
+    """Wishes like these that do fit, the least change of each kind: a quantized KV cache, a
+    smaller context where one was named, the layers left to the plan."""
+    kv_types = list(KV_BLOCK)
+    contexts: list[int] = []
+    if wishes.n_ctx is not None:
+        size = header.n_ctx_train if wishes.n_ctx == "max" else wishes.n_ctx
+        while (size := size // 2) >= _SMALLEST_TO_OFFER:
+            contexts.append(size)
+    kinds = (
+        [replace(wishes, kv_type=each) for each in kv_types[kv_types.index(wishes.kv_type) + 1 :]],
+        [replace(wishes, n_ctx=each) for each in contexts],
+        [replace(wishes, gpu_layers=None)] if wishes.gpu_layers else [],
+    )
+
+    def fits(other: Wishes) -> bool:
+        return any(c.fits(other.gpu_margin) for c in layouts(header, machine, other))
+
+    found = (next(filter(fits, kind), None) for kind in kinds)
+    return [other for other in found if other is not None]
 
 
 def _why(chosen: Plan, candidates: Sequence[Plan], machine: Machine, wishes: Wishes) -> str:
