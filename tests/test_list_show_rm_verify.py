@@ -355,3 +355,8 @@ def test_a_path_is_not_pulled_offline_either(gemma: Gemma, tmp_path: Path) -> No
     done = gemma("pull", str(file), env={"HF_HUB_OFFLINE": "1"})
     assert done.returncode == 2
     assert "is a path on this machine" in done.stderr
+
+
+def test_the_quantization_that_was_named_is_the_one_to_pull(gemma: Gemma) -> None:
+    assert gemma("show", "gemma3:4b:q4_0").stderr.rstrip().endswith("gemma pull gemma3:4b:q4_0")
+    assert gemma("show", "gemma3:4b").stderr.rstrip().endswith("gemma pull gemma3:4b")

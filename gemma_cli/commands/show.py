@@ -41,7 +41,7 @@ def show(
     if json_output:
         _print_json(facts, entry, here, header)
     else:
-        _print(facts, entry, here, header)
+        _print(ref, facts, entry, here, header)
 
 
 def _header(best: InstalledModel) -> Header | None:
@@ -148,6 +148,7 @@ def _print_json(
 
 
 def _print(
+    ref: ModelRef,
     facts: dict[str, Any],
     entry: CatalogModel | None,
     here: list[InstalledModel],
@@ -176,7 +177,7 @@ def _print(
         )
     else:
         typer.echo(
-            f"Not here yet, nor its chat template: gemma pull {facts['name']}",
+            f"Not here yet, nor its chat template: gemma pull {ref}",
             err=True,
         )
 
