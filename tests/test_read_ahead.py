@@ -16,6 +16,7 @@ from gemma_cli.engine.cache import common_prefix
 from gemma_cli.engine.llama import LlamaEngine
 from gemma_cli.engine.protocol import Done, Message, Sampling
 from gemma_cli.engine.setup import Setup, Weights
+from gemma_cli.errors import EngineError
 from gemma_cli.machine.devices import Device, Machine
 from gemma_cli.machine.memory import Wishes, plan
 from gemma_cli.models.gguf import read_header
@@ -147,3 +148,14 @@ def test_a_fault_in_work_that_nobody_waits_for_is_told_to_the_next_caller(
     with pytest.raises(ValueError, match="unpack"):
         engine.keep()
     engine.forget()
+
+
+def test_a_closed_engine_does_not_keep_anybody_waiting(engine: LlamaEngine) -> None:
+    prompt = engine.raw("1, 2, 3,")
+    engine.close()
+    with pytest.raises(EngineError, match="no longer loaded"):
+        engine.generate(prompt, GREEDY)
+    with pytest.raises(EngineError, match="no longer loaded"):
+        engine.keep()
+    engine.forget()
+    engine.close()

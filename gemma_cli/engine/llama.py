@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from gemma_cli.engine.jobs import Answer, Errand, ReadAhead
 from gemma_cli.engine.protocol import EngineInfo, Message, Prompt, Sampling, check_sampling
-from gemma_cli.errors import GemmaError, PromptTooLongError
+from gemma_cli.errors import EngineError, GemmaError, PromptTooLongError
 
 if TYPE_CHECKING:
     from gemma_cli.engine.loaded import Loaded
@@ -102,7 +102,7 @@ class LlamaEngine:
     def forget(self) -> None:
         """Drop what was evaluated, so that nothing of it can be kept later. Returns at once."""
         with self._wake:
-            if self._failure is None:  # else nothing is held
+            if self._failure is None and not self._closing:  # else nothing is held
                 self._send(Errand(lambda loaded: loaded.forget()))
 
     def close(self) -> None:
@@ -127,6 +127,8 @@ class LlamaEngine:
         """Below _wake. Raises what ended the worker: nobody would do the job."""
         if self._failure is not None:
             raise self._failure
+        if self._closing:
+            raise EngineError("the model is no longer loaded")
         self._ahead = None
         self._jobs.append(job)
         self._wake.notify()
