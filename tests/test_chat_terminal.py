@@ -241,6 +241,16 @@ def test_what_is_told_in_mid_answer_is_not_painted_over(home: Env) -> None:
     assert saved_turns(home)[1] == ("word " * 200, "complete")
 
 
+def test_a_long_hint_keeps_its_indent(home: Env) -> None:
+    with fake_chat(home) as terminal:
+        terminal.wait_for(READY)
+        terminal.send("/set nonsense 1\r")
+        terminal.wait_for("options: temperature")
+        terminal.wait_for(r"(?m)^  options: .*\n  \w+, .*\n  \w+")
+        terminal.send("\x04")
+        assert terminal.wait_end() == 0
+
+
 def test_ctrl_c_at_a_question_and_at_the_prompt_of_a_dumb_terminal(home: Env) -> None:
     with fake_chat(home, env={"TERM": "dumb"}) as terminal:
         terminal.wait_for("(?m)^>>> ?$")
@@ -295,6 +305,13 @@ def test_a_pipe(home: Env) -> None:
     assert b"not all UTF-8" in ended.stderr
     assert re.search(rb"seed +3\n", ended.stderr)
     assert piped(home, b"/nothing\n").returncode == 2
+
+
+def test_a_block_that_the_end_of_the_input_leaves_open(home: Env) -> None:
+    ended = piped(home, b'"""\ntwo\n/exit\n')
+    assert ended.returncode == 0
+    assert b"The input ended before" in ended.stderr
+    assert saved_turns(home)[0] == ("two\n/exit", "complete")
 
 
 def test_forced_colour_in_a_pipe(home: Env) -> None:

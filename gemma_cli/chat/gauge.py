@@ -34,7 +34,8 @@ def gauge_text(session: Session) -> str:
     lines = [f"{name:<{width}}  {tokens:>9,}" for name, tokens in (*rows, *waiting)]
     n_ctx = session.engine.info().n_ctx
     free = max(0, n_ctx - window.used - sum(tokens for _, tokens in waiting))
-    lines.append(f"{window.used:,} of {n_ctx:,} tokens are used, {free:,} are free.")
+    is_ = "is" if free == 1 else "are"
+    lines.append(f"{window.used:,} of {n_ctx:,} tokens are used, {free:,} {is_} free.")
     return "\n".join([*lines, *_left(session, window)])
 
 

@@ -76,10 +76,17 @@ class LineReader:
         while is_open(text):
             more = self._line("... ")
             if more is None:
-                break
+                return self._at_the_end(text)
             if _continues(text):
                 text = text.removesuffix(_CONTINUE)
             text = f"{text}\n{more}"
+        return entered(text)
+
+    def _at_the_end(self, text: str) -> Entry:
+        """What an input left open that ended."""
+        if text.lstrip().startswith(QUOTES):
+            self._say(f"The input ended before {QUOTES} closed the text: it is taken as it is.")
+            text = f"{text}\n{QUOTES}"
         return entered(text)
 
     def _lines_after(self, first: str) -> Entry:

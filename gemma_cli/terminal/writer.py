@@ -153,15 +153,22 @@ def _columns() -> int:
 
 
 def _fill(text: str, width: int) -> str:
-    """Lines longer than the terminal broken between words; a path or a command stays whole."""
+    """Lines longer than the terminal broken between words, indented as they begin; a path or a
+    command stays whole."""
     import textwrap
 
-    return "\n".join(
-        textwrap.fill(line, width, break_on_hyphens=False, break_long_words=False)
-        if len(line) > width > 0
-        else line
-        for line in text.split("\n")
-    )
+    def filled(line: str) -> str:
+        indent = line[: len(line) - len(line.lstrip(" "))]
+        return textwrap.fill(
+            line,
+            width,
+            subsequent_indent=indent if len(indent) < width // 2 else "",
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+
+    lines = text.split("\n")
+    return "\n".join(filled(line) if len(line) > width > 0 else line for line in lines)
 
 
 class PlainAnswer:
