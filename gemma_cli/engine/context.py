@@ -138,13 +138,12 @@ class Context:
 
     def best(self, row: int) -> tuple[int, float]:
         """The token with the best logit of a row, and by how much it leads the second best."""
-        import numpy as np
+        from gemma_cli.engine import selection  # NumPy
 
-        address = ctypes.cast(C.llama_get_logits_ith(self._pointer, row), ctypes.c_void_p).value
-        raw: Any = (ctypes.c_float * self._n_vocab).from_address(address or 0)
-        logits = np.frombuffer(raw, dtype=np.float32)
+        logits = selection.row(self._pointer, row, self._n_vocab)
         best = int(logits.argmax())
-        second = max(logits[:best].max(initial=-np.inf), logits[best + 1 :].max(initial=-np.inf))
+        others = logits[:best], logits[best + 1 :]
+        second = max(part.max(initial=float("-inf")) for part in others)
         return best, float(logits[best] - second)
 
     def checkpoint(self) -> Checkpoint:
