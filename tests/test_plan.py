@@ -330,3 +330,20 @@ def test_a_base_model_that_does_not_fit(gemma: Gemma) -> None:
     assert done.returncode == 5
     assert "Traceback" not in done.stderr
     assert "needs" in done.stderr
+
+
+def test_a_damaged_file_is_no_hindrance_to_another_quantization(gemma: Gemma, home: Env) -> None:
+    repo = Path(home["HF_HOME"]) / "hub" / "models--unsloth--gemma-3-4b-it-GGUF"
+    snapshot = repo / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "gemma-3-4b-it-Q5_K_M.gguf").write_bytes(b"no model at all")
+    assert gemma("plan", "gemma3:4b").returncode == 1
+    other = gemma("plan", "gemma3:4b:q4_0")
+    assert other.returncode == 0, other.stderr
+    rows = [line.removeprefix("> ").split()[0] for line in other.stdout.splitlines()[-6:]]
+    assert rows == ["Q8_0", "Q6_K", "Q5_K_M", "QAT_Q4_0", "Q4_K_M", "Q4_0"]
+
+
+def test_a_quantization_is_spelled_as_for_a_pull(gemma: Gemma) -> None:
+    for spelling in ("qat", "QAT-Q4_0", "q4_0-qat"):
+        assert planned(gemma, "gemma3:4b", "--quant", spelling)["quant"] == "QAT_Q4_0"

@@ -71,11 +71,16 @@ def disk() -> Iterator[Finding]:
 def snapshots() -> Iterator[Finding]:
     """The evaluated prompts that are kept on disk."""
     from gemma_cli.commands.opening import kv_cache_limit
+    from gemma_cli.errors import UsageError
     from gemma_cli.machine.sizes import memory_size
     from gemma_cli.paths import cache_dir
     from gemma_cli.settings import load_settings
 
-    folder, limit = cache_dir() / "kv", kv_cache_limit(load_settings())
+    try:
+        chosen = load_settings()
+    except UsageError:
+        return  # said of the settings already
+    folder, limit = cache_dir() / "kv", kv_cache_limit(chosen)
     sizes = [file.stat().st_size for file in folder.glob("*.kv")] if folder.is_dir() else []
     if not limit:
         yield Finding("kv cache", "good", "evaluated prompts are not kept (GEMMA_KV_CACHE=0)")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gemma_cli.commands.fitting import MachineCapacity, expected_header
-from gemma_cli.errors import DoesNotFitError, ModelNotFoundError, UsageError
+from gemma_cli.errors import DoesNotFitError, ModelFileError, ModelNotFoundError, UsageError
 from gemma_cli.machine.devices import Device, Machine, this_machine
 from gemma_cli.machine.memory import Plan, Wishes, plan
 from gemma_cli.machine.sizes import parse_size
-from gemma_cli.models.catalog import ModelRef, load_catalog
+from gemma_cli.models.catalog import ModelRef, canonical_quant, load_catalog
 from gemma_cli.models.choice import best_file
 from gemma_cli.models.demo import DEMO_ID, assembled
-from gemma_cli.models.entries import CatalogModel
+from gemma_cli.models.entries import CatalogModel, quant_rank
 from gemma_cli.models.events import Report
 from gemma_cli.models.gguf import Header
 from gemma_cli.models.headers import known_header
@@ -68,28 +68,40 @@ def candidates(
 
     ModelNotFoundError for what is neither here nor in the catalogue nor on the Hub.
     """
+    asked = quant or ref.quant
+    wanted = None if asked is None else canonical_quant(asked)
     here = _here(ref)
     entry = ref.model or (load_catalog().get(here[0].name) if here else None)
-    found = [_of_file(model, entry) for model in here]
+    found = list(_of_files(here, entry, wanted))
     if entry is not None:
         found += _published(entry, {candidate.quant for candidate in found})
     if not found:
         found = [_remote(ref, capacity, report)]
-    wanted = quant or ref.quant
+    chosen = _chosen(ref, found, wanted, entry, capacity)
+    return chosen, sorted(found, key=lambda candidate: quant_rank(candidate.quant))
+
+
+def _chosen(
+    ref: ModelRef,
+    found: list[Candidate],
+    wanted: str | None,
+    entry: CatalogModel | None,
+    capacity: MachineCapacity,
+) -> Candidate:
     if wanted is not None:
-        named = [c for c in found if c.quant in (wanted.upper(), f"UD-{wanted.upper()}")]
+        named = [c for c in found if c.quant in (wanted, f"UD-{wanted}")]
         if not named and entry is not None:
-            entry.file(wanted.upper())  # says which there are
+            entry.file(wanted)  # says which there are
         if not named:
             there_are = ", ".join(c.quant or "?" for c in found)
             raise ModelNotFoundError(
-                f"{ref.name} has no quantization {wanted.upper()}", f"there are: {there_are}"
+                f"{ref.name} has no quantization {wanted}", f"there are: {there_are}"
             )
-        return named[0], found
-    if here or entry is None:
-        return found[0], found
+        return named[0]
+    if found[0].here or entry is None:
+        return found[0]
     best = best_file(entry, capacity).file.quant
-    return next((c for c in found if c.quant == best), found[0]), found
+    return next((c for c in found if c.quant == best), found[0])
 
 
 def _here(ref: ModelRef) -> list[InstalledModel]:
@@ -99,6 +111,18 @@ def _here(ref: ModelRef) -> list[InstalledModel]:
         if ref.kind == "path":
             raise
         return []
+
+
+def _of_files(
+    here: Sequence[InstalledModel], entry: CatalogModel | None, wanted: str | None
+) -> Iterator[Candidate]:
+    """ModelFileError for a damaged one, unless another quantization is wanted."""
+    for model in here:
+        try:
+            yield _of_file(model, entry)
+        except ModelFileError:
+            if wanted in (None, model.quant):
+                raise
 
 
 def _of_file(model: InstalledModel, entry: CatalogModel | None) -> Candidate:
