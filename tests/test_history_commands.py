@@ -66,6 +66,10 @@ def test_search_show_export(gemma: Gemma) -> None:
     assert gemma("history", "search", "chat", "second").stdout != ""
     assert [hit["id"] for hit in json.loads(gemma("history", "search", "an", "--json").stdout)]
     assert "Nothing holds" in gemma("history", "search", "zebra").stderr
+    for nothing in ("", " ", "*", '""'):
+        empty = gemma("history", "search", nothing)
+        assert (empty.returncode, empty.stdout) == (2, "")
+        assert "no word to search for" in empty.stderr
     assert "## Gemma\n\nAn answer" in gemma("history", "show", "2").stdout
     messages = json.loads(gemma("history", "export", "2", "--format", "jsonl").stdout)["messages"]
     assert messages[0] == {"role": "system", "content": "be brief"}

@@ -10,6 +10,7 @@ import typer
 from gemma_cli.commands.forgetting import rm
 from gemma_cli.commands.grouping import CommandGroup
 from gemma_cli.commands.transferring import export, import_chats
+from gemma_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from gemma_cli.chat.records import Summary
@@ -77,10 +78,13 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Find messages; accents and case make no difference, the last word may be a beginning."""
+    from gemma_cli.chat.search import match_expression
     from gemma_cli.commands.remembering import opened_history, print_json
     from gemma_cli.terminal.sanitize import clean_line
 
     wanted = " ".join(_quoted(word) for word in query)
+    if not match_expression(wanted):
+        raise UsageError("there is no word to search for", "for example: gemma history search rome")
     with opened_history() as history:
         hits = history.search(wanted, limit or 50) if history else []
     if as_json:

@@ -34,6 +34,8 @@ def verify(
         remember_verification(model, state)
     if json_output:
         _print_json(results)
+    elif not results:
+        typer.echo("No model is here: there is nothing to verify.", err=True)
     else:
         for model, state, detail in results:
             typer.echo(f"{model.ref}: {state}{f' ({detail})' if detail else ''}")
