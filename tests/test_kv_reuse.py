@@ -431,6 +431,18 @@ def test_the_least_recently_used_leave_first(folder: Path) -> None:
     assert sum(file.stat().st_size for file in folder.iterdir()) <= 4500
 
 
+def test_the_newest_is_read_early_and_let_go_where_it_is_not_wanted(folder: Path) -> None:
+    snapshots = Snapshots(folder, {"model": "x"}, 1 << 20)
+    for number in range(3):
+        snapshots.keep(Snapshot((number, *range(100)), bytes([number]) * 900))
+        os.utime(max(folder.iterdir(), key=lambda file: file.stat().st_mtime), (number, number))
+    for number, least in ((1, 1), (2, 1), (0, 999)):
+        snapshots.read_early()
+        found = snapshots.best([number, *range(100), 7], least, 999)
+        assert snapshots._early is None
+        assert (found and bytes(found.state)) == (bytes([number]) * 900 if least == 1 else None)
+
+
 def test_what_a_killed_process_left_half_written_leaves_too(folder: Path) -> None:
     folder.mkdir()
     left = folder / "new-abc.tmp"

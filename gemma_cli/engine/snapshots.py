@@ -70,17 +70,18 @@ class Snapshots:
         self._folder = folder
         self._prefix = hashlib.sha256(text.encode()).hexdigest()[:16]
         self._limit = limit
-        self._early: SimpleQueue[tuple[Path, Snapshot | None]] | None = None
+        self._early: tuple[Path, SimpleQueue[Snapshot | None]] | None = None
 
     def read_early(self) -> None:
         """Read the newest one in a thread: it will probably be asked for."""
         newest = max(self._all(), key=lambda found: found.written, default=None)
         if newest is None:
             return
-        self._early = early = SimpleQueue[tuple[Path, Snapshot | None]]()
+        early = SimpleQueue[Snapshot | None]()
+        self._early = newest.path, early
 
         def read(found: _Found = newest) -> None:
-            early.put((found.path, _read(found)))
+            early.put(_read(found))
 
         threading.Thread(target=read, daemon=True).start()
 
@@ -94,23 +95,17 @@ class Snapshots:
             count = _usable(found, prompt)
             if count > saved and len(found.tokens) <= n_ctx:
                 best, saved = found, count
+        early, self._early = self._early, None  # wanted now or not at all: it may be a gigabyte
         if best is None:
             return None
-        snapshot = self._read(best)
+        being_read = early and early[0] == best.path
+        snapshot = early[1].get() if early and being_read else _read(best)
         if snapshot is None:
             _discard(best.path)
             return None
         with suppress(OSError):
             os.utime(best.path)  # the least recently used leave first
         return snapshot
-
-    def _read(self, found: _Found) -> Snapshot | None:
-        if self._early is not None:
-            path, snapshot = self._early.get()
-            self._early = None
-            if path == found.path:
-                return snapshot
-        return _read(found)
 
     @property
     def largest(self) -> int:
