@@ -114,7 +114,7 @@ def test_undo_says_how_to_come_back(begin: Begin) -> None:
     assert chat.path()[-2:] == ["c", "You said: c"]
     chat.type("/undo 3", "d")
     assert chat.path() == ["d", "You said: d"]
-    assert "1 to 1, not '2'" in chat.type("/undo 2")
+    assert "takes 1 alone here, not '2'" in chat.type("/undo 2")
 
 
 def test_edit_at_the_prompt_and_at_once(begin: Begin) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gemma_cli.chat import records
@@ -17,6 +17,7 @@ from gemma_cli.chat.search import IN_MESSAGES, IN_TITLES, Hit, find_messages, ma
 from gemma_cli.errors import HistoryError
 
 _READ_ONLY = "the history is read only"
+_MUCH_EMPTY = 4 << 20  # bytes
 _NO_CHAT_HINT = "what there is: gemma history list"
 
 _SAVE_TURN = """INSERT INTO message (id, conversation_id, parent_id, role, status, text, created,
@@ -166,7 +167,16 @@ class History:
                     self._remove(conversation_id)
                 for index in ("message_text", "title_text"):
                     self._db.execute(f"INSERT INTO {index} ({index}) VALUES ('optimize')")
+            self._shrink()
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _shrink(self) -> None:
+        """Give the disk back what is empty, where that is much; another chat may be in the way."""
+        facts = ("freelist_count", "page_count", "page_size")
+        free, pages, size = (self._db.execute(f"PRAGMA {each}").fetchone()[0] for each in facts)
+        if free * 2 > pages and free * size > _MUCH_EMPTY:
+            with suppress(sqlite3.OperationalError):
+                self._db.execute("VACUUM")
 
     def remove_inputs(self) -> None:
         """Forget everything that was ever typed at the prompt."""

@@ -39,7 +39,7 @@ def compact(talk: Talk, argument: str) -> str:
         raise UsageError("there is nothing to summarise yet")
     chosen = answered[max(len(answered) - 2, 0)]
     if argument:
-        wanted = question(session, argument, "/compact 2")
+        wanted = question(session, argument, "/compact 1")
         matching = [pair for pair in answered if pair[0].id == wanted.id]
         if not matching:
             raise UsageError(f"turn {argument} has a summary already, or no answer")

@@ -71,7 +71,8 @@ def undo(talk: Talk, argument: str) -> str:
         raise UsageError("there is nothing to undo")
     count = argument or "1"
     if not count.isdecimal() or not 0 < int(count) <= len(asked):
-        raise UsageError(f"/undo takes a number from 1 to {len(asked)}, not '{argument}'")
+        known = "1 alone" if len(asked) == 1 else f"a number from 1 to {len(asked)}"
+        raise UsageError(f"/undo takes {known} here, not '{argument}'")
     came_from = here(session.conversation)
     first = asked[-int(count)]
     _move(session, first.parent)
