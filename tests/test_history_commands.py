@@ -121,6 +121,17 @@ def test_rm_of_a_chat_of_thousands_of_turns(gemma: Gemma, chats: Path) -> None:
         assert db.execute("SELECT count(*) FROM message").fetchone() == (4,)
 
 
+def test_rm_gives_the_disk_back_what_a_long_chat_took(gemma: Gemma, chats: Path) -> None:
+    long = Conversation()
+    long.add("user", "word " * 2_000_000)
+    with closing(History(chats)) as history:
+        number = history.add(long, "gemma3:1b")
+    before = chats.stat().st_size
+    assert gemma("history", "rm", "-y", str(number)).returncode == 0
+    assert chats.stat().st_size < before / 10
+    assert gemma("history", "search", "second").stdout != ""
+
+
 def test_rm_many(gemma: Gemma, chats: Path) -> None:
     for wrong in ([], ["1", "--all"], ["--all", "--older-than", "1d"]):
         assert gemma("history", "rm", "-y", *wrong).returncode == 2
