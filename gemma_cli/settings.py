@@ -74,7 +74,10 @@ def unreadable(path: Path, error: OSError | UnicodeDecodeError) -> UsageError:
     """The error that says why a settings file cannot be read."""
     if isinstance(error, UnicodeDecodeError):
         return UsageError(f"cannot read {path}: it is not UTF-8", f"save it as UTF-8: {path}")
-    return UsageError(f"cannot read {path}: {error.strerror or error}")
+    hint = f"make it readable: {path}"
+    if isinstance(error, NotADirectoryError):
+        hint = "name a folder: GEMMA_HOME=FOLDER, or leave it unset"
+    return UsageError(f"cannot read {path}: {error.strerror or error}", hint)
 
 
 def parse_settings(text: str, path: Path) -> Settings:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gemma_cli.errors import EngineError
+from gemma_cli.errors import DoesNotFitError, EngineError
 
 # An assert inside llama.cpp would otherwise start gdb on this process.
 os.environ.setdefault("GGML_NO_BACKTRACE", "1")
@@ -46,6 +46,11 @@ def _bindings() -> Any:
     try:
         return importlib.import_module("llama_cpp.llama_cpp")
     except (OSError, RuntimeError) as error:  # the shared library does not load
+        if "failed to map" in str(error) or "allocate memory" in str(error):
+            raise DoesNotFitError(
+                f"there is no memory for llama.cpp's library: {error}",
+                "close other programs, or allow more: ulimit -v unlimited",
+            ) from error
         raise EngineError(
             f"llama.cpp's library cannot be loaded: {error}",
             "reinstall it: pip install --force-reinstall --no-cache-dir llama-cpp-python",
