@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gemma_cli.commands.opening import plan_for
+from gemma_cli.commands.loading.opening import plan_for
 from gemma_cli.engine.llama import LlamaEngine
 from gemma_cli.engine.protocol import Done, Sampling
 from gemma_cli.engine.setup import Setup, Weights

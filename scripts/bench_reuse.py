@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from gemma_cli.commands.opening import plan_for
+from gemma_cli.commands.loading.opening import plan_for
 from gemma_cli.engine.llama import LlamaEngine
 from gemma_cli.engine.protocol import Done, Generation, Message, Piece, Prompt, Sampling
 from gemma_cli.engine.setup import Setup, SnapshotPlace, Weights

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gemma_cli.commands.opening import plan_for
+from gemma_cli.commands.loading.opening import plan_for
 from gemma_cli.engine.library import C
 from gemma_cli.engine.llama import LlamaEngine
 from gemma_cli.engine.model import Model

@@ -11,7 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from gemma_cli.commands.fitting import expected_header
+from gemma_cli.commands.planning.fitting import expected_header
 from gemma_cli.machine import layout
 from gemma_cli.machine.devices import Device, Machine
 from gemma_cli.machine.memory import Plan, Wishes, layouts
@@ -67,8 +67,9 @@ Made by `python scripts/memory_table.py` from the planner; all figures in GiB.
 ## How sure it is
 
 - Weights and KV cache are sums over the header: exact.
-- Compute buffers where GPUs have layers: `machine/graph.py` lists what llama.cpp evaluates, in
-  its order, and `machine/allocation.py` shares it out and allocates it by llama.cpp's own rules
+- Compute buffers where GPUs have layers: `machine/compute/graph.py` lists what llama.cpp evaluates,
+  in its order, and `machine/compute/allocation.py` shares it out and allocates it by
+  llama.cpp's own rules
   (what is copied between devices, what is overwritten, which gap is filled first). A GPU also
   computes long batches of the layers that stayed on the host: room for their largest weight
   and for copies of their KV cache is in its buffer. `python scripts/check_offload.py` compares

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gemma_cli.commands.fitting import MachineCapacity, planned_header
-from gemma_cli.commands.offering import best_model
+from gemma_cli.commands.loading.offering import best_model
+from gemma_cli.commands.planning.fitting import MachineCapacity, planned_header
 from gemma_cli.errors import UsageError
 from gemma_cli.machine.devices import Device, Machine
 from gemma_cli.machine.memory import kv_bytes

@@ -21,8 +21,8 @@ from gemma_cli.chat.history import History
 from gemma_cli.chat.journal import HistoryJournal, NoJournal
 from gemma_cli.chat.loop import ChatLoop
 from gemma_cli.chat.session import Model, Session
-from gemma_cli.commands.attachments import FilesHere
-from gemma_cli.commands.personas import PromptsHere
+from gemma_cli.commands.chatting.attachments import FilesHere
+from gemma_cli.commands.chatting.personas import PromptsHere
 from gemma_cli.engine.protocol import Engine, Message, Piece, Sampling
 from gemma_cli.errors import DoesNotFitError, ExitCode, GemmaError, ModelNotFoundError
 from gemma_cli.terminal.lines import Entry

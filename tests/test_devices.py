@@ -211,7 +211,7 @@ def test_what_others_compute_leaves_fewer_threads(tmp_path: Path) -> None:
 @LINUX_ONLY
 def test_an_answer_leaves_busy_cores_alone(tmp_path: Path) -> None:
     """The real engine beside real processes that compute on every core."""
-    from gemma_cli.commands.opening import plan_for
+    from gemma_cli.commands.loading.opening import plan_for
     from gemma_cli.engine.library import C
     from gemma_cli.engine.llama import LlamaEngine
     from gemma_cli.engine.protocol import Sampling

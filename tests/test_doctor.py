@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import gemma_cli
-from gemma_cli.commands.build_checks import missing_features
+from gemma_cli.commands.checking.program import missing_features
 from tests.conftest import Env, Gemma, program
 from tests.gguf_models import tiny_gemma
 from tests.hub_server import Behaviour, LoopbackHub, loopback_hub

@@ -136,7 +136,7 @@ def test_odd_names_are_found_and_completed() -> None:
         ("@src/*.rs", []),
         ("me@a.txt x@src", []),
         ("@property\ndef x(): @app.route('/')", []),
-        ("@... @. @/ @* @ @@ @~ @//host/share @\\\\host\\share", []),
+        ("@... @. @/ @* @  @~ @//host/share @\\\\host\\share", []),
         ("@~nobody/x @" + "n" * 9000 + " @a\0b @" + "%" * 9000, []),
         ("@~/n.md", ["~/n.md"]),
         ("@a.txt@a.txt", []),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gemma_cli.commands.confirming import corrected
+from gemma_cli.commands.loading.confirming import corrected
 from gemma_cli.engine.simulation import Simulated
 from gemma_cli.errors import DoesNotFitError, UsageError
 from gemma_cli.machine.devices import Device, Machine

@@ -66,8 +66,8 @@ def test_a_long_device_name_leaves_the_bar_some_room(tmp_path: Path) -> None:
     asked = tmp_path / "asked.py"
     asked.write_text(
         "from dataclasses import replace\n"
-        "from gemma_cli.commands.fitting import expected_header\n"
-        "from gemma_cli.commands.planview import devices_text\n"
+        "from gemma_cli.commands.planning.fitting import expected_header\n"
+        "from gemma_cli.commands.planning.view import devices_text\n"
         "from gemma_cli.machine.devices import Device, Machine\n"
         "from gemma_cli.machine.memory import Wishes, plan\n"
         "from gemma_cli.models.catalog import load_catalog\n"

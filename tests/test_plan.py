@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gemma_cli.commands.fitting import MachineCapacity
+from gemma_cli.commands.planning.fitting import MachineCapacity
 from gemma_cli.errors import UsageError
 from gemma_cli.machine.devices import Device, Machine
 from tests.conftest import DEMO, Env, Gemma

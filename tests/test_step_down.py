@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gemma_cli.commands.stepping import step_down
+from gemma_cli.commands.loading.stepping import step_down
 from gemma_cli.engine.headroom import NoMemoryError, is_gpus, no_context, no_load
 from gemma_cli.engine.llama import LlamaEngine
 from gemma_cli.engine.protocol import Done, Sampling

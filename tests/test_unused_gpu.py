@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from gemma_cli.commands import reinstalling
-from gemma_cli.commands.noticing import unused
+from gemma_cli.commands.loading import reinstalling
+from gemma_cli.commands.loading.noticing import unused
 from gemma_cli.machine import graphics
 from gemma_cli.machine.graphics import GraphicsCard, build_for, graphics_cards
 from tests.conftest import Env

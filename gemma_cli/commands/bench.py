@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from gemma_cli.commands.benching import Run, Scan
-    from gemma_cli.commands.opening import ChosenModel
+    from gemma_cli.commands.loading.opening import ChosenModel
     from gemma_cli.machine.memory import Plan
 
 _CTX = "512"
@@ -72,7 +72,7 @@ def bench(
     the bandwidth is measured with as many threads. KV and COMPUTE are llama.cpp's
     own figures; with a ~ those of the plan.
     """
-    from gemma_cli.commands import opening
+    from gemma_cli.commands.loading import opening
     from gemma_cli.settings import load_settings
 
     settings = load_settings()
@@ -115,7 +115,7 @@ class _Bench:
         self, chosen: ChosenModel, wanted: tuple[Any, Any, Any], *, beyond_training: bool
     ) -> None:
         """wanted: contexts, numbers of threads, numbers of layers on the GPU."""
-        from gemma_cli.commands.fitting import configured_margin
+        from gemma_cli.commands.planning.fitting import configured_margin
         from gemma_cli.terminal.progress import ProgressLine
 
         self.chosen = chosen
@@ -128,7 +128,7 @@ class _Bench:
 
     def measure(self) -> None:
         from gemma_cli.commands.benching import Scan, measure, planned_run, scan_threads
-        from gemma_cli.commands.noticing import say_unused_gpu
+        from gemma_cli.commands.loading.noticing import say_unused_gpu
         from gemma_cli.engine.admission import admit
 
         path = self.chosen.installed.path
@@ -151,7 +151,7 @@ class _Bench:
                 pass
 
     def _plans(self) -> Iterator[Plan]:
-        from gemma_cli.commands.opening import plan_for
+        from gemma_cli.commands.loading.opening import plan_for
         from gemma_cli.machine.memory import Wishes
 
         contexts, threads, layers = self._wanted

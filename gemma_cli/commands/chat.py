@@ -78,12 +78,12 @@ def chat(
     from gemma_cli.chat.conversation import Conversation
     from gemma_cli.chat.journal import NoJournal
     from gemma_cli.chat.session import Session
-    from gemma_cli.commands import opening
-    from gemma_cli.commands.attachments import FilesHere
-    from gemma_cli.commands.beginning import file_commands, prompt_command, said_sampling
-    from gemma_cli.commands.forgetting import expire_old_chats
-    from gemma_cli.commands.personas import PromptsHere
-    from gemma_cli.commands.switching import ModelsHere
+    from gemma_cli.commands.chatting.attachments import FilesHere
+    from gemma_cli.commands.chatting.beginning import file_commands, prompt_command, said_sampling
+    from gemma_cli.commands.chatting.personas import PromptsHere
+    from gemma_cli.commands.chatting.switching import ModelsHere
+    from gemma_cli.commands.loading import opening
+    from gemma_cli.commands.past.forgetting import expire_old_chats
     from gemma_cli.commands.texts import argument_text
     from gemma_cli.settings import load_settings
     from gemma_cli.terminal.clipboard import copy
@@ -239,7 +239,7 @@ def _edit_mode() -> str:
 
 
 def _gauge(session: Session) -> Callable[[], Gauge]:
-    from gemma_cli.commands.switching import short
+    from gemma_cli.commands.chatting.switching import short
     from gemma_cli.terminal.toolbar import Gauge
 
     def gauge() -> Gauge:

@@ -148,7 +148,7 @@ def _typed(key: str, values: list[str]) -> Any:
 
 def _check_meant(key: str, value: Any) -> None:
     """Raises UsageError for a value of the right kind that no command would take."""
-    from gemma_cli.commands import opening
+    from gemma_cli.commands.loading import opening
     from gemma_cli.commands.options import GenerationOptions
     from gemma_cli.engine.protocol import Sampling
     from gemma_cli.machine.sizes import parse_size

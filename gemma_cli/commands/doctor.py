@@ -12,8 +12,8 @@ from gemma_cli.errors import ExitCode
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gemma_cli.commands.build_checks import BuildReport
-    from gemma_cli.commands.finding import Check, Finding
+    from gemma_cli.commands.checking.finding import Check, Finding
+    from gemma_cli.commands.checking.program import BuildReport
 
 _STATE, _CHECK = 7, 9  # columns
 
@@ -22,9 +22,9 @@ def doctor(
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Look for what is broken or could be better, and say how to mend it. Changes nothing."""
-    from gemma_cli.commands import build_checks
+    from gemma_cli.commands.checking import program
 
-    report = build_checks.ask_llama()
+    report = program.ask_llama()
     found = []
     for finding in _examine(report):
         found.append(finding)
@@ -42,25 +42,25 @@ def doctor(
 
 def _examine(report: BuildReport) -> Iterator[Finding]:
     """Every check, in the order in which one thing rests on another."""
-    from gemma_cli.commands import build_checks, place_checks
-    from gemma_cli.commands.finding import findings
+    from gemma_cli.commands.checking import program, surroundings
+    from gemma_cli.commands.checking.finding import findings
 
     checks: list[tuple[str, Check]] = [
-        ("python", build_checks.python),
-        ("packages", build_checks.packages),
-        ("llama.cpp", lambda: build_checks.llama(report)),
-        ("gpu", lambda: build_checks.graphics(report)),
-        ("memory", build_checks.memory),
-        ("settings", place_checks.settings),
-        ("folders", place_checks.folders),
-        ("disk", place_checks.disk),
-        ("kv cache", place_checks.snapshots),
-        ("history", place_checks.history),
-        ("hub", place_checks.hub),
-        ("terminal", place_checks.terminal),
+        ("python", program.python),
+        ("packages", program.packages),
+        ("llama.cpp", lambda: program.llama(report)),
+        ("gpu", lambda: program.graphics(report)),
+        ("memory", program.memory),
+        ("settings", surroundings.settings),
+        ("folders", surroundings.folders),
+        ("disk", surroundings.disk),
+        ("kv cache", surroundings.snapshots),
+        ("history", surroundings.history),
+        ("hub", surroundings.hub),
+        ("terminal", surroundings.terminal),
     ]
     if report.error is None:  # headers are read by llama.cpp's library
-        checks.insert(-3, ("models", place_checks.models))
+        checks.insert(-3, ("models", surroundings.models))
     for name, check in checks:
         yield from findings(name, check)
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gemma_cli.commands.forgetting import rm
 from gemma_cli.commands.grouping import CommandGroup
-from gemma_cli.commands.transferring import export, import_chats
+from gemma_cli.commands.past.forgetting import rm
+from gemma_cli.commands.past.transferring import export, import_chats
 from gemma_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ Limit = Annotated[int | None, typer.Option("-n", "--limit", min=1, max=10**9, he
 @app.command("list")
 def list_chats(limit: Limit = None, as_json: AsJson = False) -> None:
     """List the chats, the latest first."""
-    from gemma_cli.commands.remembering import day, opened_history, print_json
+    from gemma_cli.commands.past.remembering import day, opened_history, print_json
     from gemma_cli.terminal.tables import table
 
     with opened_history() as history:
@@ -61,7 +61,7 @@ def show(
 ) -> None:
     """Print a chat as Markdown."""
     from gemma_cli.chat.export import to_markdown
-    from gemma_cli.commands.remembering import load_chat, write_text
+    from gemma_cli.commands.past.remembering import load_chat, write_text
 
     write_text(to_markdown(load_chat(chat_id), all_branches=all_branches))
 
@@ -79,7 +79,7 @@ def search(
 ) -> None:
     """Find messages; accents and case make no difference, the last word may be a beginning."""
     from gemma_cli.chat.search import match_expression
-    from gemma_cli.commands.remembering import opened_history, print_json
+    from gemma_cli.commands.past.remembering import opened_history, print_json
     from gemma_cli.terminal.sanitize import clean_line
 
     wanted = " ".join(_quoted(word) for word in query)
@@ -103,7 +103,7 @@ def _quoted(word: str) -> str:
 
 
 def _print_hit(hit: Hit) -> None:
-    from gemma_cli.commands.remembering import day
+    from gemma_cli.commands.past.remembering import day
     from gemma_cli.terminal.sanitize import clean_line
     from gemma_cli.terminal.writer import wants_style
 
@@ -119,7 +119,7 @@ def _print_hit(hit: Hit) -> None:
 
 
 def _hit_facts(hit: Hit) -> dict[str, object]:
-    from gemma_cli.commands.remembering import iso
+    from gemma_cli.commands.past.remembering import iso
 
     return {
         "id": hit.conversation,
@@ -132,7 +132,7 @@ def _hit_facts(hit: Hit) -> dict[str, object]:
 
 
 def _chat_facts(chat: Summary) -> dict[str, object]:
-    from gemma_cli.commands.remembering import iso
+    from gemma_cli.commands.past.remembering import iso
 
     return {
         "id": chat.id,

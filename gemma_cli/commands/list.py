@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from gemma_cli.commands.fitting import MachineCapacity
+    from gemma_cli.commands.planning.fitting import MachineCapacity
     from gemma_cli.models.entries import CatalogFile, CatalogModel
     from gemma_cli.models.store import InstalledModel
 
@@ -76,7 +76,7 @@ def _print_json(value: object) -> None:
 
 
 def _print_installed(here: list[InstalledModel]) -> None:
-    from gemma_cli.commands.fitting import MachineCapacity
+    from gemma_cli.commands.planning.fitting import MachineCapacity
     from gemma_cli.terminal.tables import size, table
 
     capacity = MachineCapacity()
@@ -124,7 +124,7 @@ def _ago(moment: str | None) -> str:
 
 
 def _available(here: list[InstalledModel], json_output: bool) -> None:
-    from gemma_cli.commands.fitting import MachineCapacity
+    from gemma_cli.commands.planning.fitting import MachineCapacity
     from gemma_cli.models.catalog import load_catalog
 
     models, capacity = load_catalog().models, MachineCapacity()

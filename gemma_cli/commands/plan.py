@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gemma_cli.commands.planning import Candidate
+    from gemma_cli.commands.planning.targets import Candidate
     from gemma_cli.errors import ModelFileError
     from gemma_cli.machine.devices import Machine
     from gemma_cli.machine.memory import Plan, Wishes
@@ -66,11 +66,11 @@ def plan(
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what a model needs, what fits, and how fast it can be; nothing is loaded."""
-    from gemma_cli.commands.fitting import MachineCapacity
-    from gemma_cli.commands.noticing import say_unused_gpu
-    from gemma_cli.commands.opening import wishes_from
+    from gemma_cli.commands.loading.noticing import say_unused_gpu
+    from gemma_cli.commands.loading.opening import wishes_from
     from gemma_cli.commands.options import GenerationOptions
-    from gemma_cli.commands.planning import candidates, machine_of
+    from gemma_cli.commands.planning.fitting import MachineCapacity
+    from gemma_cli.commands.planning.targets import candidates, machine_of
     from gemma_cli.commands.watching import Watcher
     from gemma_cli.models.catalog import parse_name
     from gemma_cli.settings import load_settings
@@ -125,8 +125,8 @@ class _Report:
     def __init__(
         self, chosen: Candidate, machine: Machine, wishes: Wishes, *, another: bool
     ) -> None:
-        from gemma_cli.commands.fitting import explained
-        from gemma_cli.commands.planning import plan_or_refusal
+        from gemma_cli.commands.planning.fitting import explained
+        from gemma_cli.commands.planning.targets import plan_or_refusal
 
         self._chosen, self._machine, self._wishes = chosen, machine, wishes
         self._another = another
@@ -152,7 +152,7 @@ class _Report:
 
     def _ask(self) -> dict[str, Any] | None:
         """llama.cpp's own figures for a file that is here, if it takes that file."""
-        from gemma_cli.commands.confirming import ask_llama_cpp
+        from gemma_cli.commands.loading.confirming import ask_llama_cpp
         from gemma_cli.engine.admission import admit
         from gemma_cli.errors import ModelFileError
 
@@ -215,7 +215,7 @@ class _Report:
         return forced + self.refusal.message
 
     def _row(self, candidate: Candidate) -> dict[str, Any]:
-        from gemma_cli.commands.planning import plan_or_refusal
+        from gemma_cli.commands.planning.targets import plan_or_refusal
 
         made, refusal = plan_or_refusal(candidate.header, self._machine, self._wishes)
         return {
@@ -237,7 +237,7 @@ class _Report:
         return round(speed, 1)
 
     def print(self, all_of_them: Sequence[Candidate]) -> None:
-        from gemma_cli.commands.planview import devices_text, facts_text, quantizations_text
+        from gemma_cli.commands.planning.view import devices_text, facts_text, quantizations_text
 
         chosen, plan = self._chosen, self._plan
         why = plan.why if self.refusal is None or self._wishes.force else None

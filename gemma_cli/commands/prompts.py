@@ -155,7 +155,7 @@ def path(
 def usable(name: str) -> Prompt:
     """The prompt of that name, or of a file. Raises UsageError: none, or one that asks too much."""
     from gemma_cli import prompts
-    from gemma_cli.commands.opening import sampling_from
+    from gemma_cli.commands.loading.opening import sampling_from
     from gemma_cli.commands.options import GenerationOptions
     from gemma_cli.engine.protocol import Sampling
 

@@ -72,7 +72,7 @@ def _pull(
     watcher: Watcher,
 ) -> None:
     from gemma_cli.commands.completion import remember_models
-    from gemma_cli.commands.fitting import MachineCapacity
+    from gemma_cli.commands.planning.fitting import MachineCapacity
     from gemma_cli.models import hub
     from gemma_cli.models.demo import DEMO_ID
     from gemma_cli.models.download import check_space

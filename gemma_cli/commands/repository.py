@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from gemma_cli.commands.fitting import MachineCapacity
+from gemma_cli.commands.planning.fitting import MachineCapacity
 from gemma_cli.commands.watching import Watcher
 from gemma_cli.errors import ModelNotFoundError
 from gemma_cli.models import hub

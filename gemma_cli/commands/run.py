@@ -113,11 +113,11 @@ def run(
     """Answer one prompt. The answer, and only the answer, goes to stdout."""
     from contextlib import closing
 
-    from gemma_cli.commands import opening
-    from gemma_cli.commands.answering import Answering, print_prompt
-    from gemma_cli.commands.asked import Wanted, read_asked
-    from gemma_cli.commands.output import output_for
-    from gemma_cli.commands.question import schema_from
+    from gemma_cli.commands.loading import opening
+    from gemma_cli.commands.running.answering import Answering, print_prompt
+    from gemma_cli.commands.running.asked import Wanted, read_asked
+    from gemma_cli.commands.running.output import output_for
+    from gemma_cli.commands.running.question import schema_from
     from gemma_cli.settings import load_settings
 
     settings = load_settings()

@@ -98,7 +98,7 @@ def _facts(
 def _plan(ref: ModelRef, entry: CatalogModel | None, header: Header | None) -> str:
     """How it would be loaded here now, or why it cannot be; of what is not here,
     the file that was named, or the best one."""
-    from gemma_cli.commands.fitting import MachineCapacity, planned_header
+    from gemma_cli.commands.planning.fitting import MachineCapacity, planned_header
     from gemma_cli.errors import DoesNotFitError
     from gemma_cli.models.choice import best_file, planned_bytes
 
@@ -215,7 +215,7 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _quantizations(entry: CatalogModel, here: list[InstalledModel]) -> str:
-    from gemma_cli.commands.fitting import MachineCapacity
+    from gemma_cli.commands.planning.fitting import MachineCapacity
     from gemma_cli.models.choice import planned_bytes
     from gemma_cli.terminal.tables import size, table
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from gemma_cli.machine.allocation import BATCHES, compute_buffers
+from gemma_cli.machine.compute.allocation import BATCHES, compute_buffers
+from gemma_cli.machine.compute.graph import KNOWN, evaluation
+from gemma_cli.machine.compute.nodes import Batch, Places
 from gemma_cli.machine.devices import Device, Machine
-from gemma_cli.machine.graph import KNOWN, evaluation
 from gemma_cli.machine.layout import (
     CPU_UBATCH,
     GPU_UBATCH,
@@ -17,7 +18,6 @@ from gemma_cli.machine.layout import (
     kv_of_layers,
     mask_bytes,
 )
-from gemma_cli.machine.nodes import Batch, Places
 from gemma_cli.machine.plans import Share
 from gemma_cli.models.gguf import Header
 

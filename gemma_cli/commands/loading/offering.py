@@ -44,7 +44,7 @@ def offer_download() -> str | None:
 
 def best_model(machine: Machine) -> tuple[CatalogModel, Choice] | None:
     """The largest chat model, in its best quantization, that runs well; newest family first."""
-    from gemma_cli.commands.fitting import MachineCapacity
+    from gemma_cli.commands.planning.fitting import MachineCapacity
     from gemma_cli.models.choice import best_file
     from gemma_cli.models.entries import load_catalog
 

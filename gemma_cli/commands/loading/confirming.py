@@ -33,7 +33,7 @@ def plan_to_load(
         said = ask_llama_cpp(installed.path, made)
         return corrected(made, said, header, machine, wishes)
     except DoesNotFitError as error:
-        from gemma_cli.commands.fitting import explained
+        from gemma_cli.commands.planning.fitting import explained
 
         raise explained(error, installed.name, installed.quant, machine, wishes) from error
 

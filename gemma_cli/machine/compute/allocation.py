@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from gemma_cli.machine.nodes import CACHE, COPY, INPUT, VIEW, WEIGHT, Building, Node
+from gemma_cli.machine.compute.nodes import CACHE, COPY, INPUT, VIEW, WEIGHT, Building, Node
 
 # Where several GPUs hold everything, llama.cpp lets them work on batches one
 # after another and keeps the inputs of as many (GGML_SCHED_MAX_COPIES).

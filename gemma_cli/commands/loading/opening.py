@@ -80,7 +80,7 @@ def _default_name(settings: Settings) -> str:
             f"several models are here, and none is named: {names}",
             f"name one: -m {here[0].ref}; or set it once: export GEMMA_MODEL=NAME",
         )
-    from gemma_cli.commands.offering import offer_download
+    from gemma_cli.commands.loading.offering import offer_download
 
     downloaded = offer_download()
     if downloaded:
@@ -109,9 +109,9 @@ def start_engine(
 
     An unknown file is tried in a child process first, which takes half a second, once.
     """
-    from gemma_cli.commands.confirming import plan_to_load
-    from gemma_cli.commands.noticing import say_unused_gpu
-    from gemma_cli.commands.stepping import step_down
+    from gemma_cli.commands.loading.confirming import plan_to_load
+    from gemma_cli.commands.loading.noticing import say_unused_gpu
+    from gemma_cli.commands.loading.stepping import step_down
     from gemma_cli.engine.admission import admit
     from gemma_cli.engine.llama import LlamaEngine
     from gemma_cli.engine.setup import Setup, Weights

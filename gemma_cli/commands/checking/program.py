@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gemma_cli.commands.finding import Finding
-from gemma_cli.commands.reinstalling import install, reinstall_llama
+from gemma_cli.commands.checking.finding import Finding
+from gemma_cli.commands.loading.reinstalling import install, reinstall_llama
 
 _SECONDS = 60
 # -P: no file of the current folder may stand in for a module.
@@ -208,7 +208,7 @@ def memory() -> Iterator[Finding]:
 
 def graphics(report: BuildReport) -> Iterator[Finding]:
     """The GPUs that llama.cpp sees, and those it does not use."""
-    from gemma_cli.commands.noticing import unused
+    from gemma_cli.commands.loading.noticing import unused
     from gemma_cli.machine.graphics import graphics_cards, hidden_by_environment
     from gemma_cli.machine.sizes import memory_size
 

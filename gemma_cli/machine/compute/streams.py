@@ -3,8 +3,8 @@ bypass (Laurel), sparse activations. Source: llama.cpp's gemma3n.cpp."""
 
 from __future__ import annotations
 
-from gemma_cli.machine.attention import attention
-from gemma_cli.machine.nodes import Building, Node
+from gemma_cli.machine.compute.attention import attention
+from gemma_cli.machine.compute.nodes import Building, Node
 
 _STREAMS = 4
 _SPARSE_LAYERS = 10

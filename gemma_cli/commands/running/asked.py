@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gemma_cli.commands import texts
-from gemma_cli.commands.question import messages_from, question
+from gemma_cli.commands.running.question import messages_from, question
 from gemma_cli.engine.protocol import Message
 from gemma_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from gemma_cli.commands.keeping import KeptRun
+    from gemma_cli.commands.running.keeping import KeptRun
     from gemma_cli.prompts import Prompt
 
 
@@ -100,7 +100,7 @@ def read_asked(
     messages = _with_system(messages, said, default)
     if not save:
         return Asked(messages, None, ending)
-    from gemma_cli.commands.keeping import KeptRun, as_conversation, open_journal
+    from gemma_cli.commands.running.keeping import KeptRun, as_conversation, open_journal
 
     return Asked(messages, None, ending, kept=KeptRun(open_journal(), as_conversation(messages)))
 
@@ -132,7 +132,7 @@ def _filled(
 def _resumed(text: str, ending: str, said: str | None, default: str | None, *, save: bool) -> Asked:
     """The question after the last chat, or at the beginning of a new one."""
     from gemma_cli.chat.conversation import Conversation
-    from gemma_cli.commands.keeping import KeptRun, last_chat, open_journal
+    from gemma_cli.commands.running.keeping import KeptRun, last_chat, open_journal
 
     journal = open_journal()
     try:

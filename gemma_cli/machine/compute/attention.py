@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from gemma_cli.machine.compute.nodes import Building, Node
 from gemma_cli.machine.layout import head_widths, is_local, kv_cells, kv_source
-from gemma_cli.machine.nodes import Building, Node
 
 _VALUE_ROTATION = 64  # elements at a time
 

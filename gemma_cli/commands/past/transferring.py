@@ -40,7 +40,7 @@ def export(
 ) -> None:
     """Print chats as Markdown, as JSON with every branch, as OpenAI's or as ShareGPT's messages."""
     from gemma_cli.chat.export import FORMATS, to_json
-    from gemma_cli.commands.remembering import write_json, write_text
+    from gemma_cli.commands.past.remembering import write_json, write_text
 
     if form is None:
         ending = "" if output is None else output.suffix.removeprefix(".").lower()
@@ -68,7 +68,7 @@ def import_chats(
     ],
 ) -> None:
     """Take in chats: exported ones, OpenAI-style messages, ShareGPT. All of them, or none."""
-    from gemma_cli.commands.remembering import opened_history
+    from gemma_cli.commands.past.remembering import opened_history
     from gemma_cli.terminal.tables import table
 
     chats = [chat for name in files for chat in _read(name)]
@@ -85,7 +85,7 @@ def import_chats(
 
 def _chats(chat_ids: list[int]) -> list[SavedChat]:
     """Those chats in that order; all of them when none is named."""
-    from gemma_cli.commands.remembering import NO_CHAT_HINT, opened_history
+    from gemma_cli.commands.past.remembering import NO_CHAT_HINT, opened_history
 
     with opened_history() as history:
         if history is None:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemma_cli.chat.session import Model
-from gemma_cli.commands import opening
+from gemma_cli.commands.loading import opening
 from gemma_cli.errors import DoesNotFitError
 
 if TYPE_CHECKING:
-    from gemma_cli.commands.opening import ChosenModel
+    from gemma_cli.commands.loading.opening import ChosenModel
     from gemma_cli.commands.options import GenerationOptions
     from gemma_cli.engine.llama import LlamaEngine
     from gemma_cli.engine.protocol import Engine
@@ -60,7 +60,7 @@ class ModelsHere:
         opening.keep_state(self._engine)
 
     def forget(self) -> None:
-        from gemma_cli.commands.forgetting import forget_evaluated
+        from gemma_cli.commands.past.forgetting import forget_evaluated
 
         self._engine.forget()
         forget_evaluated()
@@ -87,7 +87,7 @@ class ModelsHere:
         )
 
     def plan(self) -> str:
-        from gemma_cli.commands.planview import devices_text
+        from gemma_cli.commands.planning.view import devices_text
 
         made = self._engine.plan()
         return f"{made.why}\n{devices_text(made).rstrip()}"

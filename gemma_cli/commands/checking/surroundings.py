@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from gemma_cli.commands.finding import Finding
+from gemma_cli.commands.checking.finding import Finding
 
 _HUB_S = 4.0
 _ROOM = 5_000_000_000  # a small Gemma, and some more
@@ -70,7 +70,7 @@ def disk() -> Iterator[Finding]:
 
 def snapshots() -> Iterator[Finding]:
     """The evaluated prompts that are kept on disk."""
-    from gemma_cli.commands.opening import kv_cache_limit
+    from gemma_cli.commands.loading.opening import kv_cache_limit
     from gemma_cli.errors import UsageError
     from gemma_cli.machine.sizes import memory_size
     from gemma_cli.paths import cache_dir

@@ -6,8 +6,8 @@ import json
 from dataclasses import fields
 
 from gemma_cli.chat.attaching import quoted
+from gemma_cli.commands.chatting.personas import PromptsHere
 from gemma_cli.commands.options import GenerationOptions
-from gemma_cli.commands.personas import PromptsHere
 from gemma_cli.commands.prompts import values
 from gemma_cli.engine.protocol import Sampling
 from gemma_cli.errors import UsageError

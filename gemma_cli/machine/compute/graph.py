@@ -6,10 +6,10 @@ header's tensors; allocation.py says what the graph takes on each device.
 
 from __future__ import annotations
 
-from gemma_cli.machine import streams
-from gemma_cli.machine.attention import attention
+from gemma_cli.machine.compute import streams
+from gemma_cli.machine.compute.attention import attention
+from gemma_cli.machine.compute.nodes import VIEW, Batch, Building, Node, Places
 from gemma_cli.machine.layout import OUTPUTS
-from gemma_cli.machine.nodes import VIEW, Batch, Building, Node, Places
 from gemma_cli.models.gguf import Header
 
 KNOWN = frozenset(("gemma", "gemma2", "gemma3", "gemma3n", "gemma4"))

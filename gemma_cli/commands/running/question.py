@@ -18,7 +18,7 @@ _EXAMPLE = 'for example: gemma run "Why is the sky blue?"    or: gemma run "Summ
 
 def question(words: Sequence[str], files: Sequence[Path]) -> str:
     """Standard input, the files and the prompt, in this order. Raises UsageError for nothing."""
-    from gemma_cli.commands.attaching import file_texts, takes_standard_input
+    from gemma_cli.commands.running.attaching import file_texts, takes_standard_input
 
     parts = [] if takes_standard_input(files) else [_piped(has_prompt=bool(words))]
     parts += file_texts(files) if files else []
@@ -32,7 +32,7 @@ def question(words: Sequence[str], files: Sequence[Path]) -> str:
 
 def messages_from(name: str) -> list[Message]:
     """The messages in that file; - is standard input. Raises UsageError."""
-    from gemma_cli.commands.messages import read_messages
+    from gemma_cli.commands.running.messages import read_messages
 
     if name != "-":
         return read_messages(texts.read_text_file(Path(name)), name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gemma_cli.commands.planning import Candidate
+from gemma_cli.commands.planning.targets import Candidate
 from gemma_cli.machine.memory import Plan, Share
 from gemma_cli.machine.sizes import memory_size
 from gemma_cli.terminal.bars import bar, legend

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from gemma_cli import prompts
 from gemma_cli.chat.session import Persona
-from gemma_cli.commands import opening
+from gemma_cli.commands.loading import opening
 from gemma_cli.commands.options import GenerationOptions
 from gemma_cli.commands.prompts import usable
 from gemma_cli.engine.protocol import Sampling

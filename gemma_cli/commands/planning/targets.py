@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gemma_cli.commands.fitting import MachineCapacity, expected_header
+from gemma_cli.commands.planning.fitting import MachineCapacity, expected_header
 from gemma_cli.errors import DoesNotFitError, ModelFileError, ModelNotFoundError, UsageError
 from gemma_cli.machine.devices import Device, Machine, this_machine
 from gemma_cli.machine.memory import Plan, Wishes, plan

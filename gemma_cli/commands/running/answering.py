@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from gemma_cli.commands.output import FirstBlock, Output, Unseen
+from gemma_cli.commands.running.output import FirstBlock, Output, Unseen
 from gemma_cli.engine.cache import common_prefix
 from gemma_cli.engine.protocol import (
     Done,
@@ -26,9 +26,9 @@ from gemma_cli.terminal.sanitize import clean
 from gemma_cli.terminal.thoughts import Thoughts, ThoughtsAndAnswer, View
 
 if TYPE_CHECKING:
-    from gemma_cli.commands.asked import Asked
-    from gemma_cli.commands.keeping import KeptRun
-    from gemma_cli.commands.opening import ChosenModel
+    from gemma_cli.commands.loading.opening import ChosenModel
+    from gemma_cli.commands.running.asked import Asked
+    from gemma_cli.commands.running.keeping import KeptRun
     from gemma_cli.models.store import InstalledModel
 
 
@@ -229,7 +229,7 @@ def print_prompt(
 
 
 def _print_line(line: str) -> None:
-    from gemma_cli.commands.remembering import write_json
+    from gemma_cli.commands.past.remembering import write_json
 
     write_json(f"{line}\n")
     sys.stdout.flush()

@@ -35,7 +35,7 @@ def rm(
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove chats for good, and all evaluated prompts that are kept on disk."""
-    from gemma_cli.commands.remembering import NO_CHAT_HINT, opened_history
+    from gemma_cli.commands.past.remembering import NO_CHAT_HINT, opened_history
 
     if (bool(chat_ids) + (older_than is not None) + every) != 1:
         raise UsageError(
@@ -104,7 +104,7 @@ def forget_evaluated() -> None:
 
 
 def _tell_of_copies() -> None:
-    from gemma_cli.commands.remembering import history_file
+    from gemma_cli.commands.past.remembering import history_file
 
     path = history_file()
     copies = sorted(

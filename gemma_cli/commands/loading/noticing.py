@@ -45,7 +45,7 @@ def say_unused_gpu(wanted: int | str | None) -> None:
 
 def unused(card: GraphicsCard, backends: Sequence[str]) -> tuple[str, str]:
     """(why this llama.cpp does not use a card, the command that mends it)"""
-    from gemma_cli.commands.reinstalling import reinstall_llama
+    from gemma_cli.commands.loading.reinstalling import reinstall_llama
     from gemma_cli.machine.cpu import is_translated
     from gemma_cli.machine.graphics import build_for
 

@@ -1,0 +1,1 @@
+"""What `gemma doctor` looks at."""

@@ -1,0 +1,1 @@
+"""What `gemma history` does with past chats."""

@@ -1,0 +1,1 @@
+"""What `gemma plan` needs, and others who say whether a model fits."""

@@ -1,0 +1,1 @@
+"""What `gemma run` does: its question put together, the answer to its output, both kept."""

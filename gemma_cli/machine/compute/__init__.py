@@ -1,0 +1,1 @@
+"""The compute buffers of a context: llama.cpp's graph and allocator, replayed."""
