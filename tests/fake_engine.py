@@ -43,6 +43,9 @@ class FakeGeneration:
         self.cancels += 1
         self._cancelled.set()
 
+    def prefill(self) -> float:
+        return 1.0
+
     def __iter__(self) -> Iterator[Piece | Done]:
         said = 0
         reason: StopReason = "end"

@@ -74,7 +74,8 @@ class Record:
     on_piece: Callable[[str], object] = lambda _piece: None
 
     @contextmanager
-    def answer(self) -> Iterator[Show]:
+    def answer(self, prefill: Callable[[], float] | None = None) -> Iterator[Show]:
+        assert prefill is None or 0.0 <= prefill() <= 1.0
         self.answers.append("")
         self.thoughts.append("")
 
@@ -85,7 +86,8 @@ class Record:
         yield show
 
     @contextmanager
-    def aside(self, heading: str) -> Iterator[Callable[[str], None]]:
+    def aside(self, heading: str, prefill: Callable[[], float]) -> Iterator[Callable[[str], None]]:
+        assert 0.0 <= prefill() <= 1.0
         self.asides.append(f"{heading}: ")
 
         def show(text: str) -> None:

@@ -81,7 +81,8 @@ class Answering:
         generation = session.engine.generate(prompt, sampling)
         text: list[str] = []
         done: Done | None = None
-        with interrupt.calling(generation.cancel), self._writer.aside(heading) as show:
+        writer, prefill = self._writer, generation.prefill
+        with interrupt.calling(generation.cancel), writer.aside(heading, prefill) as show:
             for value in generation:
                 if isinstance(value, Done):
                     done = value
@@ -102,7 +103,7 @@ class Answering:
 
     def _take(self, generation: Generation, turn: Turn) -> None:
         self._session.journal.save(self._session.conversation)
-        with self._writer.answer() as show:
+        with self._writer.answer(generation.prefill) as show:
             if turn.text and self._again:
                 show(turn.text)
             done = self._stream(generation, turn, show)

@@ -64,11 +64,13 @@ class Show(Protocol):
 class Writer(Protocol):
     """Where answers and notices go."""
 
-    def answer(self) -> AbstractContextManager[Show]:
-        """A place for one answer."""
+    def answer(self, prefill: Callable[[], float] | None = None) -> AbstractContextManager[Show]:
+        """A place for one answer. prefill: how much of its prompt is evaluated, 0.0 to 1.0."""
 
-    def aside(self, heading: str) -> AbstractContextManager[Callable[[str], None]]:
-        """A place for what the model writes for the program's own use."""
+    def aside(
+        self, heading: str, prefill: Callable[[], float]
+    ) -> AbstractContextManager[Callable[[str], None]]:
+        """A place for what the model writes for the program's own use. prefill: as above."""
 
     def raw(self, text: str) -> None:
         """A text for other programs, where answers go, as it is."""

@@ -46,11 +46,13 @@ class Evaluation:
         stable: int = 0,
         logits: bool = True,
         proceed: Callable[[], bool] = lambda: True,
+        tell: Callable[[int], None] = lambda _held: None,
     ) -> Reached:
         """Make the context hold exactly this prompt.
 
         stable: position up to which other prompts will probably begin the same
-        way; a checkpoint is taken there. proceed: asked between batches.
+        way; a checkpoint is taken there. proceed: asked between batches. tell: hears
+        how many tokens of the prompt are held.
         """
         context = self.context
         self._look_on_disk(prompt)
@@ -58,6 +60,7 @@ class Evaluation:
         last = cached
         while len(context.tokens) < len(prompt):
             start = len(context.tokens)
+            tell(start)
             end = min(start + context.n_batch, len(prompt))
             if start < stable < end:
                 end = stable

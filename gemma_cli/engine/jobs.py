@@ -24,6 +24,7 @@ class Answer:
         self.prompt = prompt
         self.sampling = sampling
         self.abort = AbortFlag()
+        self._evaluated = 0  # tokens of the prompt
         self.before: AbortFlag | None = None  # of the work that must end first
         self._values: queue.SimpleQueue[Piece | Done | BaseException] = queue.SimpleQueue()
 
@@ -31,6 +32,12 @@ class Answer:
         self.abort.set()
         if self.before is not None:
             self.before.set()
+
+    def prefill(self) -> float:
+        return self._evaluated / max(1, len(self.prompt.tokens))
+
+    def note_evaluated(self, tokens: int) -> None:
+        self._evaluated = tokens
 
     def put(self, value: Piece | Done) -> None:
         self._values.put(value)

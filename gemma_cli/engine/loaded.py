@@ -75,7 +75,9 @@ class Loaded:
         # Before the prompt is evaluated: what it builds in a thread is then ready after it.
         sampler = Sampler(answer.sampling, self._model.vocabulary)
         try:
-            reached = self._evaluation.reach(prompt.tokens, stable=prompt.stable)
+            reached = self._evaluation.reach(
+                prompt.tokens, stable=prompt.stable, tell=answer.note_evaluated
+            )
             sampler.accept_prompt(prompt.tokens)
             decoding = self._decoding(answer, sampler)
             first = start

@@ -247,6 +247,9 @@ class Generation(Protocol):
         Safe to call from a signal handler, from any thread, and twice.
         """
 
+    def prefill(self) -> float:
+        """How much of the prompt the context window holds by now, 0.0 to 1.0."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:

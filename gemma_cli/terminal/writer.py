@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
@@ -12,13 +11,14 @@ from typing import TYPE_CHECKING, TextIO
 from gemma_cli.terminal.keyboard import quiet_keys
 from gemma_cli.terminal.sanitize import clean
 from gemma_cli.terminal.thoughts import Thoughts, ThoughtsAndAnswer
+from gemma_cli.terminal.waiting import Waiting
 
 if TYPE_CHECKING:
     from gemma_cli.terminal.markdown import StreamingMarkdown
     from gemma_cli.terminal.thoughts import Show
 
 _DIM, _RED, _PLAIN = "\x1b[2m", "\x1b[31m", "\x1b[0m"
-_ERASE_LINE = "\r\x1b[K"
+_PREFILL = "evaluating the prompt"
 
 
 def wants_style(stream: TextIO) -> bool:
@@ -45,11 +45,17 @@ class ChatWriter:
         self._held: list[tuple[str, str]] | None = None
 
     @contextmanager
-    def answer(self) -> Iterator[Show]:
+    def answer(self, prefill: Callable[[], float] | None = None) -> Iterator[Show]:
         with quiet_keys(), self._holding():
             both = ThoughtsAndAnswer(self._thoughts, self._view)
             try:
-                yield both.show
+                with self._prefilling(prefill) as begin:
+
+                    def show(text: str, *, thought: bool = False) -> None:
+                        begin()
+                        both.show(text, thought=thought)
+
+                    yield show
             except BaseException:
                 with suppress(OSError, ValueError):  # the terminal may be what is gone
                     both.close()
@@ -60,12 +66,18 @@ class ChatWriter:
                 sys.stdout.flush()
 
     @contextmanager
-    def aside(self, heading: str) -> Iterator[Callable[[str], None]]:
+    def aside(self, heading: str, prefill: Callable[[], float]) -> Iterator[Callable[[str], None]]:
         """What the model writes for the program's own use: dim, on stderr."""
         with quiet_keys():
             view = Thoughts(sys.stderr, heading, dim=self._style)
             try:
-                yield view.feed
+                with self._prefilling(prefill) as begin:
+
+                    def show(text: str) -> None:
+                        begin()
+                        view.feed(text)
+
+                    yield show
             finally:
                 with suppress(OSError, ValueError):
                     view.close()
@@ -92,14 +104,30 @@ class ChatWriter:
         if progress() >= 1.0:
             yield
             return
-        done = threading.Event()
-        shown = threading.Thread(target=self._show_loading, args=(progress, done), daemon=True)
-        shown.start()
+        waiting = Waiting(
+            "loading the model",
+            progress,
+            after=0.3,
+            paints=self._paints,
+            words="The model is loading.",
+        )
         try:
             yield
         finally:
-            done.set()
-            shown.join()
+            waiting.end()
+
+    @contextmanager
+    def _prefilling(self, prefill: Callable[[], float] | None) -> Iterator[Callable[[], None]]:
+        """What is called at the first word; until then one sees how much of the prompt is done."""
+        if prefill is None:
+            yield lambda: None
+            return
+        words = "The prompt is evaluated." if sys.stderr.isatty() else None
+        waiting = Waiting(_PREFILL, prefill, after=1.0, paints=self._paints, words=words)
+        try:
+            yield waiting.end
+        finally:
+            waiting.end()
 
     def say(self, text: str) -> None:
         self._tell(_DIM, text)
@@ -131,21 +159,9 @@ class ChatWriter:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
 
-    def _show_loading(self, progress: Callable[[], float], done: threading.Event) -> None:
-        if done.wait(0.3):
-            return
-        if not (self._style and sys.stderr.isatty()):
-            if not done.wait(1.0):
-                self._tell("", "The model is loading.")
-            return
-        while not done.is_set():
-            # A line that took two rows could not be erased.
-            text = f"loading the model: {progress():.0%}"[: _columns() - 1]
-            sys.stderr.write(f"{_ERASE_LINE}{_DIM}{text}{_PLAIN}")
-            sys.stderr.flush()
-            done.wait(0.1)
-        sys.stderr.write(_ERASE_LINE)
-        sys.stderr.flush()
+    @property
+    def _paints(self) -> bool:
+        return self._style and sys.stderr.isatty()
 
 
 def _columns() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from gemma_cli.commands.running.asked import Asked
     from gemma_cli.commands.running.keeping import KeptRun
     from gemma_cli.models.store import InstalledModel
+    from gemma_cli.terminal.waiting import Waiting
 
 
 # Tokens; a shorter prompt is evaluated as quickly as it is found again.
@@ -58,7 +59,8 @@ class Answering:
         self, installed: InstalledModel, asked: Asked, sampling: Sampling, *, as_json: bool
     ) -> int:
         """Write the answer; the exit code. as_json: as one object in the end, of the contract."""
-        info = self._engine.info()
+        with _waiting("loading the model", self._engine.progress):
+            info = self._engine.info()
         for warning in info.warnings:
             _say(warning)
         prompt = self._prompt(asked, thinks=info.thinks)
@@ -118,8 +120,12 @@ class Answering:
         """Show and keep the answer as it comes; whatever ends it, its text is saved."""
         done = None
         try:
-            with closing(self._views()) as views:
+            with (
+                closing(self._views()) as views,
+                _waiting("evaluating the prompt", generation.prefill) as waiting,
+            ):
                 for value in generation:
+                    waiting.end()
                     if isinstance(value, Done):
                         done = value
                         return value
@@ -233,6 +239,20 @@ def _print_line(line: str) -> None:
 
     write_json(f"{line}\n")
     sys.stdout.flush()
+
+
+@contextmanager
+def _waiting(what: str, progress: Callable[[], float]) -> Iterator[Waiting]:
+    """Whoever sits there sees how far it is, once it takes long."""
+    from gemma_cli.terminal.waiting import Waiting
+    from gemma_cli.terminal.writer import wants_style
+
+    paints = sys.stderr.isatty() and wants_style(sys.stderr)
+    waiting = Waiting(what, progress, after=1.0, paints=paints)
+    try:
+        yield waiting
+    finally:
+        waiting.end()
 
 
 def _threads(info: EngineInfo) -> str:
