@@ -773,6 +773,10 @@ def test_another_answer_at_temperature_0_is_said_to_be_the_same(begin: Begin) ->
     assert "The temperature is 0" in begin().type("/set temperature 0", "hi", "/regen")
 
 
+def test_an_empty_answer_is_said(begin: Begin) -> None:
+    assert "The answer is empty" in begin(FakeEngine([""])).type("hi")
+
+
 def test_going_on_with_nothing_is_said(begin: Begin) -> None:
     chat = begin(FakeEngine(["half of it", ""]))
     chat.type("/set max_tokens 2", "hi", "/set max_tokens none")

@@ -125,8 +125,8 @@ def test_options_of_the_command_line(gemma: Gemma, with_demo: Env, tmp_path: Pat
     assert done.returncode == 0, done.stderr
     assert re.search(r"pinned +.*b\.md: \d+ tokens", done.stderr)
     assert re.search(r"turn 1 +.*a\.txt: \d+ tokens", done.stderr)
-    missing = gemma("chat", "-m", DEMO, "--file", "no.txt", input="", env=with_demo)
-    assert missing.returncode == 2
+    missing = gemma("chat", "-m", DEMO, "--file", "no.txt", input="hi\n", env=with_demo)
+    assert (missing.returncode, missing.stdout) == (2, "")
     assert "no.txt" in missing.stderr
     config = Path(with_demo["GEMMA_HOME"]) / "config" / "config.toml"
     config.parent.mkdir(parents=True, exist_ok=True)

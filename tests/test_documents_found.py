@@ -43,8 +43,8 @@ def test_a_folder_gives_its_texts_sorted_and_counts_what_is_left_out() -> None:
     found = gather("src")
     assert gathered("src") == ["src/a/y.txt", "src/a/z.md", "src/b.py", "src/c.pdf"]
     assert found.bytes == 4 * len(b"%PDF-1.4 text\n")
-    assert found.left_out == {"binary": 2, "hidden": 2, "folders of packages": 2}
-    assert found.note == "left out: 2 binary, 2 folders of packages, 2 hidden"
+    assert found.left_out == {"binary": 2, "hidden": 2, "folder(s) of packages": 2}
+    assert found.note == "left out: 2 binary, 2 folder(s) of packages, 2 hidden"
     assert not found.needs_asking
     assert not found.named
 
@@ -80,7 +80,7 @@ def test_links_that_loop_and_pipes_end_no_walk() -> None:
     os.mkfifo("src/pipe")
     found = gather("src")
     assert gathered("src/**/*.txt") == gathered("src") == ["src/a.txt", "src/d/b.txt"]
-    assert found.left_out == {"links to folders": 1, "links to nothing, pipes or devices": 2}
+    assert found.left_out == {"link(s) to folders": 1, "link(s) to nothing, pipes or devices": 2}
 
 
 def test_over_a_limit_one_must_ask_but_not_for_one_file_named() -> None:

@@ -30,6 +30,12 @@ def test_only_the_answer_is_on_stdout(gemma: Gemma) -> None:
     assert "base model" in done.stderr
 
 
+def test_an_empty_answer_is_said(gemma: Gemma) -> None:
+    done = gemma("run", "--temp", "0", "--logit-bias", "1=100", "Hi")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "the answer is empty" in done.stderr
+
+
 def test_stdin_comes_first_then_files_then_the_prompt(gemma: Gemma, tmp_path: Path) -> None:
     (tmp_path / "one.txt").write_text("from one")
     (tmp_path / "two.txt").write_text("from two")

@@ -162,6 +162,8 @@ class Answering:
             )
         if answer.thoughts and not answer.text.strip():
             self._writer.say("The model has only thought: its answer did not begin.")
+        elif done.stop_reason == "end" and not answer.text.strip():
+            self._writer.say("The answer is empty: the model ended it at once. /regen tries again.")
 
     def _fits_alone(self) -> bool:
         """Whether the window can hold more of the answer when all that came before has left."""

@@ -44,7 +44,8 @@ class ChatLoop:
                     word, argument = commands.split(typed)
                     if command := commands.find(word):
                         self._run_command(command, argument)
-                return self._converse()
+                # A person saw what failed and goes on; a script meant its file to be there.
+                return self._talk.failure or self._converse()
             except Hangup as hangup:
                 return hangup.exit_code
             except KeyboardInterrupt:  # while a script's first commands ran

@@ -167,9 +167,9 @@ class _Search:
             elif not _is_folder(path):
                 yield path
             elif _is_link(path):
-                self.left_out["links to folders"] += 1
+                self.left_out["link(s) to folders"] += 1
             elif path.name in _FOREIGN_FOLDERS or _exists(path / "pyvenv.cfg"):
-                self.left_out["folders of packages"] += 1
+                self.left_out["folder(s) of packages"] += 1
             else:
                 yield path
 
@@ -187,7 +187,7 @@ class _Search:
     def _file(self, path: Path) -> Iterator[tuple[Path, int]]:
         try:
             if not path.is_file():
-                self.left_out["links to nothing, pipes or devices"] += 1
+                self.left_out["link(s) to nothing, pipes or devices"] += 1
             elif not looks_readable(head(path, _HEAD), path.suffix):
                 self.left_out["binary"] += 1
             else:

@@ -191,6 +191,8 @@ class Answering:
             _say("the answer is not complete: it does not satisfy the schema")
         if self._thoughts and not "".join(self._text).strip():
             _say("the model has only thought: its answer did not begin")
+        elif done.stop_reason == "end" and not "".join(self._text).strip():
+            _say("the answer is empty: the model ended it at once")
         if self._stats:
             _say(f"{describe(done)} · {_threads(self._engine.info())}")
 
