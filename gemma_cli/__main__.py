@@ -76,9 +76,10 @@ def _run() -> int:
 
 def report(message: str, hint: str | None = None) -> None:
     """One clear line on stderr, and the next step below it."""
+    from gemma_cli.terminal.notices import say
     from gemma_cli.terminal.sanitize import clean
 
-    print(f"gemma: {clean(message)}", file=sys.stderr)
+    say(message)
     if hint:
         print(f"  {clean(hint)}", file=sys.stderr)
 

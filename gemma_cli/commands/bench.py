@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gemma_cli.commands import options
 from gemma_cli.errors import ExitCode, UsageError
+from gemma_cli.terminal.notices import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -95,7 +95,7 @@ def bench(
     else:
         _print(bench)
     if not complete:
-        print("gemma: stopped; that much was measured", file=sys.stderr)
+        say("stopped; that much was measured")
         raise typer.Exit(ExitCode.CANCELLED)
 
 
@@ -136,7 +136,7 @@ class _Bench:
         say_unused_gpu(next((layers for layers in self._wanted[2] if layers != 0), 0))
         admit(path, lambda: False)
         for note in plans[0].notes:
-            print(f"gemma: {note}", file=sys.stderr)
+            say(note)
         for plan in plans:
             bandwidth = self._bandwidth(plan)
             run = planned_run(self.chosen.header, plan, bandwidth, self._gpu_margin)
@@ -246,10 +246,9 @@ def _print_scan(scan: Scan) -> None:
     typer.echo(table(["THREADS", "PREFILL", "DECODE"], rows, right=(1, 2)))
     typer.echo(f"--threads auto takes {scan.auto}: {scan.share:.0%} of the best, {scan.best}")
     if scan.share < _NEARLY:
-        print(
-            f"gemma: {_threads(scan.best)} were faster here now. If they are each time (other"
+        say(
+            f"{_threads(scan.best)} were faster here now. If they are each time (other"
             f" programs count): threads = {scan.best} in config.toml",
-            file=sys.stderr,
         )
 
 

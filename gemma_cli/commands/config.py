@@ -14,6 +14,7 @@ import typer
 from gemma_cli import settings as known
 from gemma_cli.commands.grouping import CommandGroup
 from gemma_cli.errors import ExitCode, GemmaError, UsageError
+from gemma_cli.terminal.notices import say
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -56,7 +57,7 @@ def get(key: Key) -> None:
     key = _checked_key(key)
     value, _ = _effective(key, known.load_settings())
     if value is None:
-        typer.echo(f"gemma: {key} is not set: the default holds", err=True)
+        say(f"{key} is not set: the default holds")
         raise typer.Exit(ExitCode.FAILURE)
     for each in value if isinstance(value, list) else [value]:
         typer.echo(json.dumps(each) if isinstance(each, bool) else each)
@@ -76,7 +77,7 @@ def set_value(
     _change(lambda document: document.__setitem__(key, value))
     variable = variables().get(key)
     if variable and variable in os.environ:
-        typer.echo(f"gemma: {variable} is set too, and wins over config.toml", err=True)
+        say(f"{variable} is set too, and wins over config.toml")
 
 
 @app.command()
@@ -85,7 +86,7 @@ def unset(key: Key) -> None:
     text = _read()
     if key not in _document(text):
         known.check_key(key, "config unset")
-        typer.echo(f"gemma: {key} is not in {known.settings_file()}", err=True)
+        say(f"{key} is not in {known.settings_file()}")
         return
     _change(lambda document: document.__delitem__(key), check=False)
 

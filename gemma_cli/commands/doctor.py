@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gemma_cli.errors import ExitCode
+from gemma_cli.terminal.notices import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,9 +34,7 @@ def doctor(
         _print_json(found, report)
     problems = [finding for finding in found if finding.state == "problem"]
     notices = sum(finding.state == "notice" for finding in found)
-    print(
-        f"gemma: {_count(len(problems), 'problem')}, {_count(notices, 'notice')}", file=sys.stderr
-    )
+    say(f"{_count(len(problems), 'problem')}, {_count(notices, 'notice')}")
     raise typer.Exit(ExitCode.FAILURE if problems else ExitCode.OK)
 
 

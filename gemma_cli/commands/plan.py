@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gemma_cli.terminal.notices import say, tell
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -112,10 +114,9 @@ def _note_build(gpus_named: bool) -> None:
     from gemma_cli.machine.devices import backends
 
     if gpus_named and backends() == ("CPU",):
-        typer.echo(
-            "gemma: the llama.cpp that is installed here is for CPUs only: to use GPUs, that "
-            "machine needs one built for them (gemma doctor there says how)",
-            err=True,
+        say(
+            "the llama.cpp that is installed here is for CPUs only: to use GPUs, that machine "
+            "needs one built for them (gemma doctor there says how)"
         )
 
 
@@ -247,17 +248,16 @@ class _Report:
         typer.echo(quantizations_text(rows, all_of_them, chosen, plan.n_layers))
         source = "measured" if self._measured else "assumed"
         gpus = f", {self._gpu_bandwidth / 1e9:.0f} GB/s assumed of a GPU" if plan.gpu_layers else ""
-        typer.echo(
+        tell(
             f"\n~tok/s: an estimate, what memory allows at {self._host_bandwidth / 1e9:.0f} GB/s"
-            f" ({source}){gpus}; real decoding is slower.",
-            err=True,
+            f" ({source}){gpus}; real decoding is slower."
         )
         for note in plan.notes:
-            typer.echo(f"gemma: {note}", err=True)
+            say(note)
         if self.refusal is not None and self._wishes.force:
-            typer.echo(f"gemma: {self.refusal.message}; --force tries it", err=True)
+            say(f"{self.refusal.message}; --force tries it")
         if self._confirmed:
-            typer.echo(_agreement(plan, self._confirmed), err=True)
+            tell(_agreement(plan, self._confirmed))
 
 
 def _agreement(plan: Plan, said: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ import typer
 
 from gemma_cli.commands.grouping import CommandGroup
 from gemma_cli.errors import GemmaError, UsageError
+from gemma_cli.terminal.notices import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +72,7 @@ def list_prompts(as_json: AsJson = False) -> None:
         typer.echo(f"{each.name:{width}}  {said}{own}")
     for each in found:
         if each.problem:
-            typer.echo(f"gemma: {clean_line(each.problem)}", err=True)
+            say(clean_line(each.problem))
 
 
 @app.command()
@@ -101,7 +102,7 @@ def edit(name: Name) -> None:
 
     draft = Draft(prompts.check_name(name), _NEW)
     if draft.is_old:
-        _say(f"this goes on with a draft: {draft.path}")
+        say(f"this goes on with a draft: {draft.path}")
     try:
         open_editor(draft.path)
         target = draft.take_over(usable)
@@ -116,7 +117,7 @@ def edit(name: Name) -> None:
         raise GemmaError(
             error.message, f"your text is kept; go on with: gemma prompts edit {draft.name}"
         ) from error
-    _say(f"saved {target}" if target else "nothing was changed")
+    say(f"saved {target}" if target else "nothing was changed")
 
 
 @app.command()
@@ -131,13 +132,13 @@ def rm(
     if prompts.source_of(file) == prompts.BUILT_IN:
         raise UsageError(f"{name.lower()} is built in and cannot be removed")
     if not yes and not _agreed(f"Remove {file}?"):
-        _say(f"kept {file}")
+        say(f"kept {file}")
         return
     try:
         file.unlink()
     except OSError as error:
         raise GemmaError(f"cannot remove {file}: {error.strerror or error}") from error
-    _say(f"removed {file}")
+    say(f"removed {file}")
 
 
 @app.command()
@@ -208,9 +209,3 @@ def _agreed(question: str) -> bool:
     if sys.stdin is None or not sys.stdin.isatty():
         raise UsageError("removing asks first, and nobody can be asked", "say so with: -y")
     return confirm(question, nothing_done="nothing was removed")
-
-
-def _say(text: str) -> None:
-    from gemma_cli.terminal.sanitize import clean_line
-
-    typer.echo(f"gemma: {clean_line(text)}", err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ import typer
 
 from gemma_cli.commands import options
 from gemma_cli.errors import ExitCode
+from gemma_cli.terminal.notices import say
 
 _LONG_TEXT = 4096  # characters; it may have been evaluated before
 
@@ -138,7 +138,7 @@ def run(
             return
         notice = None if raw else opening.base_model_notice(chosen)
         if notice:
-            print(f"gemma: {notice} --raw continues your text as it is.", file=sys.stderr)
+            say(f"{notice} --raw continues your text as it is.")
         snapshots = None
         if cache:
             long = question.length > _LONG_TEXT

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from gemma_cli.errors import UsageError
+from gemma_cli.terminal.notices import say
 
 
 def read_text_file(path: Path) -> str:
@@ -33,7 +33,7 @@ def decode_text(raw: bytes, source: str) -> str:
         from gemma_cli.terminal.sanitize import clean_line
 
         for note in notes:
-            print(f"gemma: {clean_line(source)} {note}", file=sys.stderr)
+            say(f"{clean_line(source)} {note}")
     return text
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
 from gemma_cli.terminal.keyboard import quiet_keys
+from gemma_cli.terminal.notices import filled
 from gemma_cli.terminal.sanitize import clean
 from gemma_cli.terminal.thoughts import Thoughts, ThoughtsAndAnswer
 from gemma_cli.terminal.waiting import Waiting
@@ -153,7 +154,7 @@ class ChatWriter:
             return
         text = clean(text)
         if sys.stderr.isatty():
-            text = _fill(text, _columns())
+            text = filled(text, sys.stderr)
         if self._style and style:
             text = f"{style}{text}{_PLAIN}"
         sys.stderr.write(f"{text}\n")
@@ -162,29 +163,6 @@ class ChatWriter:
     @property
     def _paints(self) -> bool:
         return self._style and sys.stderr.isatty()
-
-
-def _columns() -> int:
-    return os.get_terminal_size(sys.stderr.fileno()).columns
-
-
-def _fill(text: str, width: int) -> str:
-    """Lines longer than the terminal broken between words, indented as they begin; a path or a
-    command stays whole."""
-    import textwrap
-
-    def filled(line: str) -> str:
-        indent = line[: len(line) - len(line.lstrip(" "))]
-        return textwrap.fill(
-            line,
-            width,
-            subsequent_indent=indent if len(indent) < width // 2 else "",
-            break_on_hyphens=False,
-            break_long_words=False,
-        )
-
-    lines = text.split("\n")
-    return "\n".join(filled(line) if len(line) > width > 0 else line for line in lines)
 
 
 class PlainAnswer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from gemma_cli.machine.devices import Device, Machine
 from gemma_cli.machine.memory import HOST_MARGIN, Plan, Wishes, plan
 from gemma_cli.models.gguf import Header
 from gemma_cli.models.store import InstalledModel
+from gemma_cli.terminal.notices import say
 
 if TYPE_CHECKING:
     from gemma_cli.engine.simulation import Simulated
@@ -27,7 +27,7 @@ def plan_to_load(
     try:
         made = plan(header, machine, wishes)
         if wishes.force and not made.fits(wishes.gpu_margin):
-            print(f"gemma: {installed.name}: {made.why}", file=sys.stderr)
+            say(f"{installed.name}: {made.why}")
         if wishes.force or not is_tight(made, wishes):
             return made  # a quarter of a second saved, at each start
         said = ask_llama_cpp(installed.path, made)
@@ -78,9 +78,8 @@ def corrected(
 
     smaller = replace(machine, host=less(machine.host), gpus=tuple(map(less, machine.gpus)))
     again = plan(header, smaller, wishes)
-    print(
-        f"gemma: llama.cpp needs more than planned on {', '.join(over)}: {again.why}",
-        file=sys.stderr,
+    say(
+        f"llama.cpp needs more than planned on {', '.join(over)}: {again.why}",
     )
     return again
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
+from gemma_cli.terminal.notices import say
+
 if TYPE_CHECKING:
     from gemma_cli.machine.graphics import GraphicsCard
 
@@ -32,7 +34,7 @@ def say_unused_gpu(wanted: int | str | None) -> None:
     if wanted is not None and not cards:
         built = "for CPUs only" if backends() == ("CPU",) else f"with {', '.join(backends())}"
         found = f"{hidden} hides any GPU" if hidden else "no GPU was found here"
-        _say(
+        say(
             f"--gpu-layers {wanted}: this llama.cpp is built {built}, and {found}: all layers stay"
             " on the CPU (--gpu-layers 0 silences this):\n  gemma doctor"
         )
@@ -40,7 +42,8 @@ def say_unused_gpu(wanted: int | str | None) -> None:
     if not cards or (wanted is None and cards[0].integrated and not _is_new(cards[0])):
         return
     what, command = unused(cards[0], backends())
-    _say(f"{what} (--gpu-layers 0 silences this):\n  {command}")
+    say(f"{what} (--gpu-layers 0 silences this):")
+    print(f"  {command}", file=sys.stderr)  # to be copied: no line break of ours in it
 
 
 def unused(card: GraphicsCard, backends: Sequence[str]) -> tuple[str, str]:
@@ -81,7 +84,3 @@ def _is_new(card: GraphicsCard) -> bool:
         return False
     write_state(_STATE, told | {card.name: True})
     return True
-
-
-def _say(text: str) -> None:
-    print(f"gemma: {text}", file=sys.stderr)

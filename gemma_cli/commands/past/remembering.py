@@ -10,9 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from gemma_cli.errors import HistoryError
+from gemma_cli.terminal.notices import say
 
 if TYPE_CHECKING:
     from gemma_cli.chat.history import History
@@ -40,7 +39,7 @@ def opened_history(*, begin: bool = False) -> Iterator[History | None]:
         return
     with closing(History(path)) as history:
         for notice in history.notices:
-            typer.echo(f"gemma: {notice}", err=True)
+            say(notice)
         yield history
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gemma_cli.errors import GemmaError, HistoryError, UsageError
+from gemma_cli.terminal.notices import say
 
 if TYPE_CHECKING:
     from gemma_cli.chat.importing import Imported
@@ -119,7 +120,7 @@ def _tell_left_out(chats: list[Imported]) -> None:
             counts[what] = counts.get(what, 0) + count
     if counts:
         listed = ", ".join(f"{what}: {count:,}" for what, count in counts.items())
-        typer.echo(f"gemma: only text is taken in; left out or moved: {listed}", err=True)
+        say(f"only text is taken in; left out or moved: {listed}")
 
 
 def _write_file(path: Path, text: str, *, replace: bool) -> None:

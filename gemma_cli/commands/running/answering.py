@@ -22,6 +22,7 @@ from gemma_cli.engine.protocol import (
     Sampling,
 )
 from gemma_cli.errors import ExitCode, GemmaError
+from gemma_cli.terminal.notices import say
 from gemma_cli.terminal.sanitize import clean
 from gemma_cli.terminal.thoughts import Thoughts, ThoughtsAndAnswer, View
 
@@ -62,7 +63,7 @@ class Answering:
         with _waiting("loading the model", self._engine.progress):
             info = self._engine.info()
         for warning in info.warnings:
-            _say(warning)
+            say(warning)
         prompt = self._prompt(asked, thinks=info.thinks)
         generation = self._engine.generate(prompt, sampling)
         if asked.kept is not None:
@@ -158,9 +159,9 @@ class Answering:
             return ExitCode.OK
         if output.found:
             if output.cut:
-                _say("the code block is not complete")
+                say("the code block is not complete")
             return ExitCode.OK
-        _say("the answer holds no fenced code block. It is:")
+        say("the answer holds no fenced code block. It is:")
         print(clean("".join(self._text)), file=sys.stderr)
         return ExitCode.FAILURE
 
@@ -178,23 +179,23 @@ class Answering:
 
     def _tell(self, done: Done, sampling: Sampling) -> None:
         if done.stop_reason == "cancelled":
-            _say("stopped")
+            say("stopped")
         elif done.stop_reason == "length":
             if sampling.max_tokens and done.usage.completion_tokens >= sampling.max_tokens:
-                _say(f"the answer was cut at --max-tokens {sampling.max_tokens}")
+                say(f"the answer was cut at --max-tokens {sampling.max_tokens}")
             else:
-                _say(
+                say(
                     f"the answer was cut: the context window of {done.n_ctx} tokens is full "
                     "(--ctx max gives the largest)"
                 )
         if done.satisfied is False:
-            _say("the answer is not complete: it does not satisfy the schema")
+            say("the answer is not complete: it does not satisfy the schema")
         if self._thoughts and not "".join(self._text).strip():
-            _say("the model has only thought: its answer did not begin")
+            say("the model has only thought: its answer did not begin")
         elif done.stop_reason == "end" and not "".join(self._text).strip():
-            _say("the answer is empty: the model ended it at once")
+            say("the answer is empty: the model ended it at once")
         if self._stats:
-            _say(f"{describe(done)} · {_threads(self._engine.info())}")
+            say(f"{describe(done)} · {_threads(self._engine.info())}")
 
 
 def describe(done: Done) -> str:
@@ -279,13 +280,9 @@ def _report(done: Done, info: EngineInfo) -> dict[str, Any]:
 
 def _check_thinks(raw: bool, *, thinks: bool) -> None:
     if raw:
-        _say("--raw takes no --think: it is left out")
+        say("--raw takes no --think: it is left out")
     elif not thinks:
-        _say("this model cannot be asked to think: it answers at once")
-
-
-def _say(text: str) -> None:
-    print(f"gemma: {text}", file=sys.stderr)
+        say("this model cannot be asked to think: it answers at once")
 
 
 @contextmanager

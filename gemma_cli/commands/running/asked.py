@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from gemma_cli.commands import texts
 from gemma_cli.commands.running.question import messages_from, question
 from gemma_cli.engine.protocol import Message
 from gemma_cli.errors import UsageError
+from gemma_cli.terminal.notices import say
 
 if TYPE_CHECKING:
     from gemma_cli.commands.running.keeping import KeptRun
@@ -90,9 +90,9 @@ def read_asked(
         messages, ending = [Message("user", text)], " ".join(wanted.words)
     if wanted.raw:
         if save:
-            _say("--raw is no conversation: it is not saved")
+            say("--raw is no conversation: it is not saved")
         if said:
-            _say("--raw takes no system text: it is left out")
+            say("--raw takes no system text: it is left out")
         return Asked(messages, messages[0].text, ending)
     said = system if said is None else texts.argument_text(said, "--system")
     if wanted.resumes:
@@ -124,7 +124,7 @@ def _filled(
 
     filled = template.fill(values(wanted.variables), text)
     if filled.system and said is not None:
-        _say(f"--system takes the place of what the prompt {template.name} says about behaviour")
+        say(f"--system takes the place of what the prompt {template.name} says about behaviour")
     assert filled.message is not None, "a text was given"
     return filled.message, filled.system or None
 
@@ -149,7 +149,3 @@ def _resumed(text: str, ending: str, said: str | None, default: str | None, *, s
         journal.close()
     model = saved.summary.model if saved else None
     return Asked(conversation.messages(), None, ending, model, kept)
-
-
-def _say(text: str) -> None:
-    print(f"gemma: {text}", file=sys.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gemma_cli.errors import UsageError
+from gemma_cli.terminal.notices import say
 
 if TYPE_CHECKING:
     from gemma_cli.documents import Found
@@ -41,7 +41,7 @@ def file_texts(files: Sequence[Path]) -> list[str]:
             read, said = documents.read_all(found.paths)
         for sentence in (f"{shown}: {found.note}" if found.note else "", *said):
             if sentence:
-                print(f"gemma: {sentence}", file=sys.stderr)
+                say(sentence)
         if not found.named:
             texts += [document.rendered() for document in read]
         elif len(files) == 1:
@@ -56,7 +56,7 @@ def file_texts(files: Sequence[Path]) -> list[str]:
 @contextmanager
 def _told_if_slow(shown: str) -> Iterator[None]:
     """After 3 s of reading, a long PDF for one, it is said what takes so long."""
-    said = threading.Timer(3, print, [f"gemma: reading {shown}"], {"file": sys.stderr})
+    said = threading.Timer(3, say, [f"reading {shown}"])
     said.daemon = True
     said.start()
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal
 
@@ -12,6 +11,7 @@ from gemma_cli.chat.history import History
 from gemma_cli.chat.journal import HistoryJournal
 from gemma_cli.engine.protocol import Done, Message, Sampling
 from gemma_cli.paths import data_dir
+from gemma_cli.terminal.notices import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,7 +75,7 @@ class KeptRun:
 
 
 def open_journal() -> HistoryJournal:
-    return HistoryJournal(lambda thorough: History(data_dir() / "history.db", thorough), _say)
+    return HistoryJournal(lambda thorough: History(data_dir() / "history.db", thorough), say)
 
 
 def last_chat(journal: HistoryJournal) -> SavedChat | None:
@@ -83,7 +83,7 @@ def last_chat(journal: HistoryJournal) -> SavedChat | None:
     history = journal.history()
     latest = history.latest()
     if latest is None:
-        _say("there is no chat to continue: a new one begins")
+        say("there is no chat to continue: a new one begins")
         return None
     saved = history.load(latest)
     journal.resume(latest, saved.conversation)
@@ -98,7 +98,3 @@ def as_conversation(messages: Sequence[Message]) -> Conversation:
         if message.role != "system":
             conversation.add(message.role, message.text)
     return conversation
-
-
-def _say(text: str) -> None:
-    print(f"gemma: {text}", file=sys.stderr)

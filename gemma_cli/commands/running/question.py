@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gemma_cli.commands import texts
 from gemma_cli.errors import UsageError
+from gemma_cli.terminal.notices import say
 
 if TYPE_CHECKING:
     from gemma_cli.engine.protocol import Message
@@ -68,9 +69,7 @@ def _piped(*, has_prompt: bool) -> str:
         return ""
     import threading
 
-    wait = threading.Timer(
-        3, print, ["gemma: reading standard input (</dev/null gives none)"], {"file": sys.stderr}
-    )
+    wait = threading.Timer(3, say, ["reading standard input (</dev/null gives none)"])
     wait.daemon = True
     if has_prompt:
         wait.start()
