@@ -3,9 +3,10 @@
 usage: scripts/soak_chat.py [--model NAME] [--rounds N] [--seed N]
 
 Each round starts the real program on the real model, hands it a few turns, and
-sends SIGHUP, SIGTERM or SIGKILL while it loads, evaluates or streams. Then: the
-database is sound, every turn whose end was told is there and complete, and of
-the answer on its way at most half a second is missing.
+sends SIGHUP, SIGTERM or SIGKILL: in N rounds while a long answer streams, in a
+quarter as many before that, while it loads, evaluates or answers in short. Then:
+the database is sound, every turn whose end was told is there and complete, and
+of the answer on its way at most half a second is missing.
 """
 
 from __future__ import annotations
@@ -21,16 +22,22 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 SHORT = ("Name a colour.", "Name an animal.")
-LONG = "Tell a story."
-TURNS = f"/set max_tokens 6\n{SHORT[0]}\n{SHORT[1]}\n/set max_tokens none\n{LONG}\n"
-FINISHED = "The answer was cut at max_tokens 6."
+LONG = "Write: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, and go on to 500."
+TURNS = (
+    f"/set max_tokens 6\n{SHORT[0]}\n/stats\n{SHORT[1]}\n/stats\n"
+    f"/set max_tokens none\n/set temperature 0\n{LONG}\n/stats\n"
+)
+FINISHED = "since the start"  # /stats has answered, so the turn before it is over
+STREAMING = "streaming"
 LOST_S = 0.5
+PATIENCE_S = 60.0
 
 
 @dataclass
@@ -43,7 +50,7 @@ class Seen:
         while chunk := os.read(stream.fileno(), 65536):
             self.pieces.append((time.monotonic(), chunk.decode("utf-8", "replace")))
 
-    def until(self, moment: float) -> str:
+    def until(self, moment: float = float("inf")) -> str:
         return "".join(text for when, text in self.pieces if when <= moment)
 
 
@@ -52,10 +59,16 @@ def main() -> int:
     chance = random.Random(arguments.seed)
     endings = [signal.SIGHUP, signal.SIGTERM, signal.SIGKILL]
     counts: Counter[str] = Counter()
+    streamed = number = 0
     with tempfile.TemporaryDirectory() as home:
-        for number in range(1, arguments.rounds + 1):
+        while streamed < arguments.rounds:
+            number += 1
             ending = chance.choice(endings)
-            faults, stage = _round(arguments.model, home, ending, chance.uniform(0.1, 6.0))
+            early = number % 5 == 0
+            faults, stage = _round(
+                arguments.model, home, ending, chance.uniform(0.0, 2.0), early=early
+            )
+            streamed += stage == STREAMING
             counts[f"{ending.name} while {stage}"] += 1
             for fault in faults:
                 print(f"round {number}, {ending.name} while {stage}: {fault}")
@@ -68,13 +81,18 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", default="gemma3:270m-pt")
-    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=200, help="while an answer streams")
     parser.add_argument("--seed", type=int, default=1)
     return parser.parse_args()
 
 
-def _round(model: str, home: str, ending: signal.Signals, seconds: float) -> tuple[list[str], str]:
-    """What went wrong, and what the program was doing when it was ended."""
+def _round(
+    model: str, home: str, ending: signal.Signals, seconds: float, *, early: bool
+) -> tuple[list[str], str]:
+    """What went wrong, and what the program was doing when it was ended.
+
+    seconds: after the start (early), or after the first words of the long answer.
+    """
     before = _newest(home)
     process = subprocess.Popen(
         [sys.executable, "-m", "gemma_cli", "chat", "-m", model, "--threads", "1"],
@@ -95,6 +113,10 @@ def _round(model: str, home: str, ending: signal.Signals, seconds: float) -> tup
         reader.start()
     process.stdin.write(TURNS.encode())
     process.stdin.flush()
+    if not early:
+        _wait(lambda: told.until().count(FINISHED) >= len(SHORT))
+        shown_before = len(out.until())
+        _wait(lambda: len(out.until()) > shown_before)
     time.sleep(seconds)
     moment = time.monotonic()
     process.send_signal(ending)
@@ -107,7 +129,7 @@ def _round(model: str, home: str, ending: signal.Signals, seconds: float) -> tup
         reader.join()
     for stream in (process.stdin, process.stdout, process.stderr):
         stream.close()
-    text = told.until(float("inf"))
+    text = told.until()
     finished = text.count(FINISHED)
     faults = [] if "Traceback" not in text else ["a traceback: " + text[-500:]]
     if process.returncode not in (-ending, 128 + ending):
@@ -117,10 +139,18 @@ def _round(model: str, home: str, ending: signal.Signals, seconds: float) -> tup
     )
 
 
+def _wait(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not happened() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 def _stage(finished: int, out: Seen) -> str:
     if not out.pieces:
         return "loading"
-    return "between turns" if finished < len(SHORT) else "streaming"
+    if finished < len(SHORT):
+        return "in the first turns"
+    return STREAMING if finished == len(SHORT) else "after the last turn"
 
 
 def _newest(home: str) -> int:
