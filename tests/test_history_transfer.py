@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import secrets
 import signal
 import stat
 import subprocess
@@ -61,7 +62,8 @@ def conversations(draw: st.DrawFn) -> Conversation:
 )
 @given(conversations())
 def test_a_tree_comes_back_to_the_byte(tmp_path: Path, conversation: Conversation) -> None:
-    with closing(History(tmp_path / "history.db")) as history:
+    # Each its own file: held at the same moment of the test's clock, turns may share ids.
+    with closing(History(tmp_path / f"{secrets.token_hex(8)}.db")) as history:
         exported = to_json(history.load(history.add(conversation, "m\x1b")))
         (read,) = read_chats(exported, "file", time.time)
         (again,) = history.import_chats([(read.conversation, read.model)])

@@ -50,7 +50,7 @@ def test_the_chat_shows_it_too_and_ctrl_c_leaves_nothing_of_it(
 ) -> None:
     argv = [*program(), "chat", "--threads", "1", "--no-read-ahead", "--file", str(long_text)]
     with Terminal(argv, with_demo) as terminal:
-        terminal.wait_for("long.txt")
+        terminal.wait_for("Goes with your next")
         terminal.wait_for("(?m)^>>> ?")
         terminal.send("Go\r")
         terminal.wait_for(EVALUATING, timeout=60)

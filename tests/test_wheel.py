@@ -30,7 +30,8 @@ def test_the_sdist_builds_the_same_wheel(built: Path, tmp_path: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = [name.partition("/")[2] for name in archive.getnames()]
-        archive.extractall(tmp_path, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # since 3.11.4
+        archive.extractall(tmp_path)
     assert {"models.toml", "README.md", "LICENSE", "CHANGELOG.md"} <= set(names)
     assert not any(name.endswith((".gguf", ".pyc")) for name in names)
     (source,) = tmp_path.iterdir()
