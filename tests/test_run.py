@@ -448,6 +448,16 @@ def test_nothing_is_kept_where_nothing_shall_be(
     assert not (Path(home["GEMMA_HOME"]) / "cache" / "kv").exists()
 
 
+def test_a_state_that_is_too_large_for_the_cache_is_said(
+    gemma: Gemma, home: Env, tmp_path: Path
+) -> None:
+    small = {"GEMMA_KV_CACHE": "2MiB"}
+    done = gemma("run", "-n", "1", "-f", str(_document(tmp_path)), "Why?", env=small)
+    assert done.returncode == 0
+    assert "one may take 1: half of kv_cache" in done.stderr
+    assert not (Path(home["GEMMA_HOME"]) / "cache" / "kv").exists()
+
+
 def test_a_cache_that_cannot_be_written_is_said_and_the_answer_stands(
     gemma: Gemma, home: Env, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from gemma_cli.engine.snapshots import Snapshot, Snapshots
 
 # A snapshot on disk is read, and written, for no less: evaluating it is as quick.
 WORTH_KEEPING = 256
+_MIB = 1 << 20
 # Newest checkpoints that go into a snapshot: to take back the last turn after a restart.
 _KEPT_CHECKPOINTS = 1
 
@@ -117,7 +119,7 @@ class Evaluation:
         self._resumed = None
 
     def keep(self, n_past: int | None = None, *, continues: bool = False) -> None:
-        """Write a snapshot of the first n_past tokens, or of all. Raises OSError.
+        """Write a snapshot of the first n_past tokens, or of all. Raises OSError: too large, too.
 
         Where the windows at that position are gone, the nearest checkpoint
         before it is kept. continues: it takes the place of the one that the
@@ -131,8 +133,13 @@ class Evaluation:
         tokens = tuple(context.tokens)
         if len(tokens) < WORTH_KEEPING or tokens == self._resumed or snapshots.has(tokens):
             return
-        if context.state_size() > snapshots.largest:
-            return
+        size, most = context.state_size(), snapshots.largest
+        if size > most:
+            raise OSError(
+                errno.EFBIG,
+                f"it takes {size / _MIB:,.0f} MiB, and one may take {most / _MIB:,.0f}: "
+                "half of kv_cache, a quarter of the free disk",
+            )
         points = [point for point in self.checkpoints if point.n_past < len(tokens)]
         resumed = self._resumed or ()
         replaces = resumed if continues and tokens[: len(resumed)] == resumed else ()
