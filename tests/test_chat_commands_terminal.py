@@ -52,7 +52,7 @@ def test_a_tree_is_made_and_walked(chat: Terminal) -> None:
     assert '● b1  "What is the capital of France?"' in said
     assert "├─○ a1  another answer" in said
     chat.send("/edit\r")
-    chat.wait_for(r"(?m)^>>> What is the capital of France\?")
+    chat.wait_for(r"(?s)>>> /edit.*>>> What is the capital of France\?")
     chat.send("\x7f and Spain?\r")
     chat.settle(1)
     enter(chat, "", "")

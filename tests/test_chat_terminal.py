@@ -86,7 +86,7 @@ def test_ctrl_c_keeps_the_answer_and_what_was_typed_ahead(home: Env) -> None:
         started = time.monotonic()
         terminal.send("\x03")
         terminal.wait_for(r"Stopped\. What was said is kept\.")
-        assert time.monotonic() - started < 1.0
+        assert time.monotonic() - started < 3.0  # of 5 that are left
         terminal.wait_for(">>> ahead")
         terminal.send("\x03")  # clears the line
         terminal.wait_for(READY)
@@ -107,7 +107,7 @@ def test_search_arrows_and_completion(home: Env) -> None:
             terminal.wait_for(f"You said: {text}")
             terminal.settle(0.1)
         terminal.send("\x12first")
-        terminal.wait_for("(?s)first.*the first question")
+        terminal.wait_for(r"(?m)^>>> the first question$(?s:.*)I-search backward: first")
         terminal.send("\r\x03")
         terminal.settle(0.2)
         terminal.send("/sta")

@@ -135,7 +135,7 @@ def test_in_the_search_and_in_the_menu(home: Env, vi: bool) -> None:
         terminal.wait_for("You said: an apple")
         terminal.settle(0.2)
         terminal.send("\x12app")
-        terminal.wait_for(r"(?s)i-search.*an apple|app")
+        terminal.wait_for(r"(?m)^>>> an apple$(?s:.*)I-search backward: app")
         terminal.send(CTRL_C)
         terminal.settle(0.2)
         terminal.send(f"{CTRL_C}/sta")

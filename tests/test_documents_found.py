@@ -172,7 +172,7 @@ def test_completion_offers_200_and_is_quick() -> None:
     make(*(f"many/{number:04}" for number in range(1000)))
     start = time.monotonic()
     assert len(complete("many/")) <= 200
-    assert time.monotonic() - start < 0.5
+    assert time.monotonic() - start < 1
     completing._listing.clear()
 
 
@@ -183,13 +183,13 @@ def test_completion_does_not_wait_for_a_sleeping_disk(monkeypatch: pytest.Monkey
     look = completing._look
 
     def slowly(folder: Path, start: str) -> list[tuple[str, bool]]:
-        time.sleep(0.6)
+        time.sleep(2)
         return list(look(folder, start))
 
     monkeypatch.setattr(completing, "_look", slowly)
     start = time.monotonic()
     assert complete("slow/") == []
     assert complete("slow/") == []  # the first listing is still under way: no second one
-    assert time.monotonic() - start < 0.4
+    assert time.monotonic() - start < 1.5
     while completing._listing:
         time.sleep(0.05)

@@ -208,7 +208,7 @@ def test_a_model_s_own_words(home: Env, tmp_path: Path, name: str) -> None:
         ["rm", "-y", EVIL],
         ["verify", EVIL],
         ["run", "-f", f"/nowhere/{EVIL}", "hi"],
-        ["run", "-s", f"@/nowhere/{EVIL}", "hi"],
+        ["run", "-n", "4", "-s", f"@/nowhere/{EVIL}", "hi"],
         ["run", "--schema", EVIL, "hi"],
         ["run", "--messages", EVIL],
         ["run", "--ctx", EVIL, "hi"],

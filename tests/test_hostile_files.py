@@ -125,9 +125,7 @@ def test_what_passed_is_remembered_until_it_changes(
     path = tiny_gemma(tmp_path / "model.gguf", layers=1)
     admit(path, never)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
-    start = time.perf_counter()
     admit(path, never)
-    assert time.perf_counter() - start < 0.02
     os.utime(path, (1, 1))
     with pytest.raises(EngineError, match="cannot start a check"):
         admit(path, never)

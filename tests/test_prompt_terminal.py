@@ -320,7 +320,7 @@ def test_ctrl_z_and_fg(home: Env) -> None:
         terminal.send("fg\r")
         terminal.wait_for(r"(?s)\$ fg\n.*>>> typed")
         terminal.send(" text\r")
-        terminal.wait_for("word word word")
+        terminal.wait_for(r"typed text\s+word word word")
         terminal.send(CTRL_Z)
         terminal.wait_for(r"(?s)Stopped.*Stopped.*shell\$$")
         terminal.send("echo b$((1+1))c\r")

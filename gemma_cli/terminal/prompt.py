@@ -292,7 +292,8 @@ def _say(text: str) -> None:
 def _placeholder() -> FormattedText:
     app = get_app()
     fits = app.output.get_size().columns > len(f">>> {_PLACEHOLDER}")
-    return FormattedText([("class:placeholder", _PLACEHOLDER if fits and not app.is_done else "")])
+    free = not (app.is_done or app.layout.is_searching)  # a search shows what it found there
+    return FormattedText([("class:placeholder", _PLACEHOLDER if fits and free else "")])
 
 
 def _is_command() -> bool:
