@@ -53,11 +53,25 @@ def test_trim_leaves_out_white_space_at_both_ends_only(text: str, size: int) -> 
     assert push_all(TextStream(trim=True), text.encode(), size) == text.strip()
 
 
-@given(st.text(alphabet="ab \n", max_size=30), st.integers(1, 4))
-def test_trim_holds_before_a_stop_string_too(text: str, size: int) -> None:
-    assert push_all(TextStream(("\nab",), trim=True), text.encode(), size).rstrip() == (
-        push_all(TextStream(("\nab",), trim=True), text.encode(), size)
-    )
+@given(
+    st.text(alphabet="ab \n", max_size=30),
+    st.sampled_from(("\nab", "a", "b\n ", " \n", "\n")),
+    st.integers(1, 4),
+)
+def test_trim_and_a_stop_string_together(text: str, stop: str, size: int) -> None:
+    """It may begin in the white space before the answer; what lies within that ends nothing."""
+    stream = TextStream((stop,), trim=True)
+    result = push_all(stream, text.encode(), size)
+    space = len(text) - len(text.lstrip())
+    at = text.find(stop, max(0, space - len(stop) + 1))
+    assert stream.stopped == (at >= 0)
+    assert result == (text[:at] if at >= 0 else text).strip()
+
+
+def test_a_base_model_that_answers_nothing_is_not_heard_as_the_next_speaker() -> None:
+    stream = TextStream(("\nUser:", "\nAssistant:"), trim=True)
+    assert push_all(stream, b"\n\nUser: What next?\n", 1) == ""
+    assert stream.stopped
 
 
 @given(st.lists(st.integers(0, 2)), st.lists(st.integers(0, 2)))

@@ -146,20 +146,26 @@ class TextStream:
         if not self._stop and self.begun and not self._trim:
             text, self._held = self._held, ""
             return text
-        if not self.begun:
-            self._held = self._held.lstrip()
-            self.begun = bool(self._held)
-        found = [at for stop in self._stop if (at := self._held.find(stop)) >= 0]
+        found = [at for stop in self._stop if (at := self._find(stop)) >= 0]
         if found:
             self.stopped = True
             self._held = self._held[: min(found)]
             return self.finish()
         keep = max((_overlap(self._held, stop) for stop in self._stop), default=0)
         cut = len(self._held) - keep
+        if not self.begun:
+            left_out = cut - len(self._held[:cut].lstrip())
+            self._held, cut = self._held[left_out:], cut - left_out
+            self.begun = cut > 0
         if self._trim:
             cut = len(self._held[:cut].rstrip())
         text, self._held = self._held[:cut], self._held[cut:]
         return text
+
+    def _find(self, stop: str) -> int:
+        """Where a stop string begins; it may in white space that is left out, but not end there."""
+        space = 0 if self.begun else len(self._held) - len(self._held.lstrip())
+        return self._held.find(stop, max(0, space - len(stop) + 1))
 
     def skip_space(self) -> None:
         """Leave out white space until there is other text."""
@@ -167,6 +173,7 @@ class TextStream:
 
     def finish(self) -> str:
         text, self._held = self._held, ""
+        text = text if self.begun else text.lstrip()
         return text.rstrip() if self._trim else text
 
 
