@@ -157,5 +157,9 @@ def test_a_closed_engine_does_not_keep_anybody_waiting(engine: LlamaEngine) -> N
         engine.generate(prompt, GREEDY)
     with pytest.raises(EngineError, match="no longer loaded"):
         engine.keep()
+    with pytest.raises(EngineError, match="no longer loaded"):
+        engine.raw("its vocabulary is freed")
+    with pytest.raises(EngineError, match="no longer loaded"):
+        engine.render([Message("user", "its vocabulary is freed")])
     engine.forget()
     engine.close()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # A person who types is given so long to go on before what they typed is evaluated.
 _TYPING_PAUSE_S = 0.15
+_GONE = "the model is no longer loaded"
 _NO_MEMORY = "shorten the prompt, or let a larger context take less memory: --kv-type q8_0"
 
 
@@ -39,6 +40,8 @@ class LlamaEngine:
         self._failure: BaseException | None = None
         self._loaded: Loaded  # once _ready is set without a failure
         self._ready = threading.Event()
+        self._format = threading.Lock()  # held while a caller's thread uses the vocabulary
+        self._closed = False  # below _format
         self._wake = threading.Condition()
         # Below _wake: what is to be done, and what is being done.
         self._jobs: deque[Answer | Errand] = deque()
@@ -61,11 +64,13 @@ class LlamaEngine:
 
     def render(self, messages: Sequence[Message], *, thinking: bool | None = None) -> Prompt:
         self._wait()
-        return self._loaded.format.render(messages, thinking)
+        with self._format:
+            return self._open().format.render(messages, thinking)
 
     def raw(self, text: str) -> Prompt:
         self._wait()
-        return self._loaded.format.raw(text)
+        with self._format:
+            return self._open().format.raw(text)
 
     def generate(self, prompt: Prompt, sampling: Sampling) -> Answer:
         """Raises PromptTooLongError before anything is evaluated, UsageError for bad sampling."""
@@ -128,7 +133,7 @@ class LlamaEngine:
         if self._failure is not None:
             raise self._failure
         if self._closing:
-            raise EngineError("the model is no longer loaded")
+            raise EngineError(_GONE)
         self._ahead = None
         self._jobs.append(job)
         self._wake.notify()
@@ -136,6 +141,12 @@ class LlamaEngine:
     def _stop_reading_ahead(self) -> None:
         if isinstance(self._current, ReadAhead):
             self._current.abort.set()
+
+    def _open(self) -> Loaded:
+        """Below _format, so that it stays loaded."""
+        if self._closed:
+            raise EngineError(_GONE)
+        return self._loaded
 
     def _wait(self) -> None:
         while not self._ready.wait(timeout=0.2):
@@ -165,7 +176,9 @@ class LlamaEngine:
                 for left in self._jobs:
                     left.fail(failure)
                 self._jobs.clear()
-        self._loaded.close()
+        with self._format:
+            self._closed = True
+            self._loaded.close()
 
     def _do(self, job: Answer | Errand | ReadAhead) -> None:
         if isinstance(job, Answer):
