@@ -403,6 +403,43 @@ def test_a_file_too_large_is_cut_summarised_or_left_out(begin: Begin, tmp_path: 
     assert chat.code == ExitCode.CONTEXT
 
 
+def test_a_folder_too_large_is_asked_about_once(begin: Begin, tmp_path: Path) -> None:
+    folder = tmp_path / "lots"
+    folder.mkdir()
+    for number in range(40):
+        (folder / f"f{number:02}.txt").write_text(f"file {number} of all")
+    engine = FakeEngine(n_ctx=150)
+    measured: list[str] = []
+    raw = engine.raw
+    engine.raw = lambda text: measured.append(text) or raw(text)  # type: ignore[func-returns-value,method-assign]
+    chat = begin(engine)
+    said = chat.type(f"/file {folder}").splitlines()
+    first = len(chat.session.attached)
+    assert chat.reader.asked == [f"Take the first {first} of them and leave the others out?"]
+    assert 8 < first < 40
+    assert said[1].startswith(f"{first} files, ")
+    assert len(measured) < 40 * 6  # each a few times, whatever their number
+    chat.type("what is in it?")
+    assert len(chat.talk.path()[0].attachments) == first
+
+    chat.reader.agrees = False
+    assert f"{folder} was left out." in chat.type(f"/file {folder}")
+    assert len(chat.reader.asked) == 2
+    assert chat.session.attached == []
+    chat.reader.interactive = False
+    chat.type(f"/file {folder}")
+    assert chat.code == ExitCode.CONTEXT
+
+
+def test_a_part_that_would_be_empty_is_said_to_be_left_out(begin: Begin, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("word " * 25)
+    (tmp_path / "b.txt").write_text("word " * 30)
+    chat = begin(FakeEngine(n_ctx=50))
+    said = chat.type(f"/file {tmp_path}/a.txt", f"/file {tmp_path}/b.txt")
+    assert chat.reader.asked == ["Take the part from its beginning that fits?"]
+    assert f"{tmp_path}/b.txt was left out." in said
+
+
 def test_history_search_resume_and_title(begin: Begin) -> None:
     chat = begin()
     assert chat.type("/history") == "No chat is kept yet."

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 
 from gemma_cli.chat.compaction import part_request, summary_tokens
 from gemma_cli.chat.conversation import Attachment
@@ -14,6 +16,8 @@ from gemma_cli.engine.protocol import Message
 from gemma_cli.errors import GemmaError, PromptTooLongError
 
 _PATH = re.compile(r'"((?:[^"\\]|\\.)+)"|(\S+)')
+# So many files are told and asked about one by one.
+_FEW = 8
 
 
 def quoted(path: str) -> str:
@@ -27,6 +31,7 @@ def attached(talk: Talk, words: str) -> list[Attachment]:
     if documents is None:
         raise GemmaError("this chat takes no files")
     found: list[Attachment] = []
+    room = _Room(talk)
     for marked, plain in _PATH.findall(words):
         path = marked.replace('\\"', '"') or plain
         gathered = documents.gather(path)
@@ -35,10 +40,7 @@ def attached(talk: Talk, words: str) -> list[Attachment]:
         if gathered.question and not talk.confirm(gathered.question):
             _left_out(talk, path, gathered.question)
             continue
-        for each in gathered.documents:
-            fitted = _fitted(talk, each, [*talk.session.attached, *found])
-            if fitted is not None:
-                found.append(fitted)
+        found += _fitting(talk, path, gathered.documents, room)
     return found
 
 
@@ -53,40 +55,100 @@ def size_note(session: Session, document: Attachment) -> str:
     return f"{document.name}: {session.tokens(document.text):,} tokens"
 
 
-def _fitted(talk: Talk, document: Attachment, others: Sequence[Attachment]) -> Attachment | None:
-    """The document; where it is too large, what the user wants of it. None: nothing.
+def sizes(session: Session, documents: Sequence[Attachment]) -> str:
+    """What each document has, a line for each; of many what all have together."""
+    if len(documents) <= _FEW:
+        return "\n".join(size_note(session, each) for each in documents)
+    total = sum(session.tokens(each.text) for each in documents)
+    names = f"{documents[0].name} to {documents[-1].name}"
+    return f"{len(documents):,} files, {names}: {total:,} tokens together"
 
-    others: those that go with it.
-    """
+
+class _Room:
+    """Tokens for documents, when every earlier turn has left the window; loads the model."""
+
+    def __init__(self, talk: Talk) -> None:
+        self._talk = talk
+        self._left: int | None = None
+
+    @property
+    def left(self) -> int:
+        if self._left is None:
+            self._left = self._measured()
+        return self._left
+
+    def size(self, document: Attachment) -> int:
+        """With what stands between it and the next one."""
+        return self._talk.session.tokens(f"{document.text}\n\n")
+
+    def take(self, tokens: int) -> None:
+        self._left = self.left - tokens
+
+    def _measured(self) -> int:
+        self._talk.wait()
+        session = self._talk.session
+        opening = [*session.conversation.opening(), Message("user", "")]
+        taken = len(session.engine.render(opening, thinking=session.thinking).tokens)
+        taken += sum(map(self.size, session.attached))
+        n_ctx = session.engine.info().n_ctx
+        # Half of the answer's room is left to the question itself.
+        return n_ctx - taken - answer_room(n_ctx, session.sampling.max_tokens) * 3 // 2
+
+
+def _fitting(
+    talk: Talk, path: str, documents: Sequence[Attachment], room: _Room
+) -> list[Attachment]:
+    """Those of one path that fit; where not all do, what the user wants of them."""
+    left, needed = room.left, [room.size(each) for each in documents]
+    if len(documents) > 1 and sum(needed) > left:
+        whole = bisect_right(list(accumulate(needed)), left)
+        talk.say(
+            f"{path} has {sum(needed):,} tokens in {len(documents):,} files, and the context "
+            f"window has room for {left:,}."
+        )
+        first = "first one" if whole == 1 else f"first {whole:,}"
+        if whole and talk.confirm(f"Take the {first} of them and leave the others out?"):
+            room.take(sum(needed[:whole]))
+            return list(documents[:whole])
+        if len(documents) > _FEW or not talk.reader.interactive:
+            _too_large(talk, path, sum(needed), left)
+            return []
+    found = []
+    for each, size in zip(documents, needed, strict=True):
+        fitted = _fitted(talk, each, size, room.left)
+        if fitted is not None:
+            room.take(size if fitted is each else room.size(fitted))
+            found.append(fitted)
+    return found
+
+
+def _fitted(talk: Talk, document: Attachment, size: int, limit: int) -> Attachment | None:
+    """The document; where it is too large, what the user wants of it. None: nothing."""
     session = talk.session
-    talk.wait()
-    limit, size = _room(session, others), session.tokens(document.text)
     if size <= limit:
         return document
     assert session.documents is not None, "it came from there"
     talk.say(f"{document.name} has {size:,} tokens, and the context window has room for {limit:,}.")
     if limit > 0 and talk.confirm("Take the part from its beginning that fits?"):
         part = session.documents.fit(document, session.tokens, limit)
-        return part if part.text else None
-    if limit > 0 and talk.confirm("Have the model summarise it part by part?"):
+        if part.text:
+            return part
+        talk.say("There is no room for a part of it, either.")
+    elif limit > 0 and talk.confirm("Have the model summarise it part by part?"):
         return _summarised(talk, document, limit)
+    _too_large(talk, document.name, size, limit)
+    return None
+
+
+def _too_large(talk: Talk, name: str, size: int, limit: int) -> None:
+    """Raises PromptTooLongError where nobody could be asked."""
     if talk.reader.interactive:
-        talk.say(f"{document.name} was left out.")
-        return None
+        talk.say(f"{name} was left out.")
+        return
     raise PromptTooLongError(
-        f"{document.name} needs {size:,} tokens and the context window has room for {limit:,}",
+        f"{name} needs {size:,} tokens and the context window has room for {limit:,}",
         "give a part of it, or load a larger window: --ctx max",
     )
-
-
-def _room(session: Session, others: Sequence[Attachment]) -> int:
-    """Tokens for a document, when every earlier turn has left the window."""
-    opening = [*session.conversation.opening(), Message("user", "")]
-    taken = len(session.engine.render(opening, thinking=session.thinking).tokens)
-    taken += sum(session.tokens(each.text) for each in others)
-    n_ctx = session.engine.info().n_ctx
-    # Half of the answer's room is left to the question itself.
-    return n_ctx - taken - answer_room(n_ctx, session.sampling.max_tokens) * 3 // 2
 
 
 def _summarised(talk: Talk, document: Attachment, limit: int) -> Attachment:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gemma_cli.chat.answering import Answering
-from gemma_cli.chat.attaching import attached, size_note
+from gemma_cli.chat.attaching import attached, sizes
 from gemma_cli.chat.conversation import Attachment
 from gemma_cli.chat.gauge import refresh
 from gemma_cli.chat.interface import Reader, Writer
@@ -117,8 +117,7 @@ class Talking:
 
     def attach(self, words: str) -> list[Attachment]:
         found = attached(self, words)
-        for each in found:
-            self.say(size_note(self.session, each))
+        self.say(sizes(self.session, found))
         return found
 
     def _is_loaded(self, interrupt: Interrupt) -> bool:
