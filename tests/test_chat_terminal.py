@@ -331,6 +331,19 @@ def test_a_broken_history_and_none_at_all(home: Env) -> None:
     assert ended.stderr.count(b"cannot be saved") == 1
 
 
+def test_what_opening_the_history_says_stands_above_the_prompt(home: Env) -> None:
+    path = history_of(home)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"this is no database " * 100)
+    with fake_chat(home) as terminal:
+        terminal.wait_for(READY)
+        terminal.send("hello\r")
+        terminal.wait_for("You said: hello")
+        said, first, _ = terminal.text().partition(">>> ")
+    assert first
+    assert "could not be read" in said
+
+
 def test_the_real_model_is_talked_to_and_continued(with_demo: Env, gemma: Gemma) -> None:
     common = ("-n", "8", "--temp", "0", "--ctx", "512")
     started = time.monotonic()
