@@ -72,6 +72,15 @@ def test_a_tree_comes_back_to_the_byte(tmp_path: Path, conversation: Conversatio
             assert form([history.load(again)])
 
 
+def test_a_title_of_white_space_is_none(tmp_path: Path) -> None:
+    conversation = Conversation()
+    conversation.title = "\r"
+    conversation.add("user", "What of it?")
+    with closing(History(tmp_path / "history.db")) as history:
+        saved = history.load(history.add(conversation, "m"))
+    assert (saved.summary.title, saved.conversation.title) == ("What of it?", "")
+
+
 def test_imports_do_not_touch_what_is_there(tmp_path: Path) -> None:
     """Turn ids of another history may be used here already."""
     with closing(History(tmp_path / "history.db")) as history:

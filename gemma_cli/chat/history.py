@@ -277,7 +277,7 @@ class History:
             (
                 conversation_id,
                 title_of(conversation),
-                bool(conversation.title),
+                bool(conversation.title.strip()),
                 storable(conversation.system),
                 storable(model),
                 conversation.leaf,

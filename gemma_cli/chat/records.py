@@ -47,7 +47,7 @@ def title_of(conversation: Conversation) -> str:
 
     One that was imported may hold answers only: then of the first of these.
     """
-    title = conversation.title
+    title = conversation.title.strip()
     for role in ("user", "assistant"):
         for turn in conversation:
             if title:
