@@ -10,6 +10,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# The same examples each time, however slow the machine is: what fails, fails again. Others
+# are tried by --hypothesis-profile=default.
+settings.register_profile(
+    "steady",
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("steady")
 
 Env = dict[str, str]
 Gemma = Callable[..., subprocess.CompletedProcess[str]]
@@ -25,6 +37,16 @@ _OURS = (
     "CLICOLOR",
     "FORCE_COLOR",
     "XDG_",
+    "COLUMNS",
+    "LINES",
+    "PAGER",
+    "TTY_",
+    "COLORTERM",
+    "TMUX",
+    "STY",
+    "DISPLAY",
+    "WAYLAND_DISPLAY",
+    "SSH_",
 )
 
 

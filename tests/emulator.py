@@ -17,6 +17,8 @@ from typing import Any
 import pyte
 
 _CURSOR_QUERY = b"\x1b[6n"
+# Seconds: how long a hang lasts before it is one. No test waits so long for what comes.
+_PATIENCE = 90
 
 
 class Terminal:
@@ -56,7 +58,7 @@ class Terminal:
     def paste(self, text: str) -> None:
         self.send(f"\x1b[200~{text}\x1b[201~")
 
-    def wait_for(self, pattern: str, timeout: float = 20, *, or_end: bool = False) -> str:
+    def wait_for(self, pattern: str, timeout: float = _PATIENCE, *, or_end: bool = False) -> str:
         """Read until the screen or the scrollback matches; all of it as text.
 
         or_end: the program may as well end without showing it.
@@ -78,7 +80,7 @@ class Terminal:
             pass
         return self.text()
 
-    def wait_end(self, timeout: float = 20) -> int:
+    def wait_end(self, timeout: float = _PATIENCE) -> int:
         """Read until the program ended; its exit status."""
         deadline = time.monotonic() + timeout
         while self.process.poll() is None:
