@@ -826,6 +826,26 @@ def test_a_wrong_setting_is_named_as_it_was_typed(begin: Begin) -> None:
     assert "temperature must be between" in chat.type("/set temp -1")
     assert "logit_bias takes" in chat.type("/set logit_bias x")
     assert "--" not in chat.type("/set top-k -1", "/set logit_bias x")
+    example = chat.type("/set logit_bias x").rpartition("or: ")[2]
+    assert chat.type(example).startswith("logit_bias         ")
+
+
+def test_a_stop_text_may_stand_in_quotes(begin: Begin) -> None:
+    chat = begin()
+    for typed in ('"the END\\n"', '["the END\\n"]'):
+        chat.type("/set stop none", f"/set stop {typed}")
+        assert chat.session.sampling.stop == ("the END\n",)
+    chat.type('/set stop say "END"')
+    assert chat.session.sampling.stop == ('say "END"',)
+    assert "must be a text" in chat.type('/set stop ""')
+
+
+def test_a_name_after_at_that_is_no_file_is_said(begin: Begin, tmp_path: Path) -> None:
+    (tmp_path / "there.md").write_text("here it is")
+    chat = begin()
+    said = chat.type(f"see @{tmp_path}/there.md and @gone.md, @you")
+    assert "There is no file @gone.md: the model sees only the name." in said
+    assert "no file" not in chat.type(f"see @{tmp_path}/there.md, me@example.md @you")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX files")

@@ -128,6 +128,9 @@ def test_options_of_the_command_line(gemma: Gemma, with_demo: Env, tmp_path: Pat
     missing = gemma("chat", "-m", DEMO, "--file", "no.txt", input="hi\n", env=with_demo)
     assert (missing.returncode, missing.stdout) == (2, "")
     assert "no.txt" in missing.stderr
+    plain = gemma("chat", "-m", DEMO, "--plain", input="/show plan\n", env=with_demo)
+    assert re.search(r"CPU: .* in use; for the model: weights \d+ MiB, .* left", plain.stderr)
+    assert "[" not in plain.stderr  # no bar
     config = Path(with_demo["GEMMA_HOME"]) / "config" / "config.toml"
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text('context_full = "maybe"\n')

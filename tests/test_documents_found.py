@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from gemma_cli.documents import MANY_BYTES, MANY_FILES, complete, gather, mentions, read_all
+from gemma_cli.documents import (
+    MANY_BYTES,
+    MANY_FILES,
+    complete,
+    gather,
+    mentions,
+    missing,
+    read_all,
+)
 from gemma_cli.documents import completion as completing
 from gemma_cli.errors import UsageError
 
@@ -151,6 +159,21 @@ def test_mentions_are_files_that_exist(text: str, paths: list[str]) -> None:
     for mention in found:
         shown = text[mention.start : mention.end]
         assert shown in (f"@{mention.path}", f'@"{mention.path}"')
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("@b.txt and @A.PDF, then (@src/no.py)!", ["b.txt", "A.PDF", "src/no.py"]),
+        ('@"no such" @"a.txt" @a.txt @b.md. @b.md?', ["no such", "b.md"]),
+        ("@src/*.rs @./no", ["src/*.rs", "./no"]),
+        ("me@x.txt @you @dataclass @pytest.fixture @app.route('/') @... @/ @//host/share", []),
+        ("@property\ndef x(): @x.setter @v1.2 @src @src/b.py", []),
+    ],
+)
+def test_what_looks_like_a_file_and_is_none(text: str, names: list[str]) -> None:
+    make("a.txt", "src/b.py")
+    assert missing(text) == names
 
 
 def test_completion_of_paths() -> None:

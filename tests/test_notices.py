@@ -30,3 +30,21 @@ def test_a_terminal_breaks_no_word(home: Env) -> None:
 
 def test_a_pipe_gets_one_line(gemma: Gemma, home: Env) -> None:
     assert NOTICE in gemma(*PLAN, env=home).stderr.splitlines()
+
+
+COLUMNS = """\
+/help, /? [COMMAND]     what can be typed here
+  1  2026-11-21  a title that goes on
+file  /a/long/path/that/has/no/place/to/break/it/at.gguf
+short  as it is"""
+
+
+def test_columns_stay_columns(home: Env) -> None:
+    code = f"from gemma_cli.terminal.notices import tell\ntell({COLUMNS!r})"
+    with Terminal([sys.executable, "-c", code], home, columns=30) as terminal:
+        assert terminal.wait_end() == 0
+        lines = [line.rstrip() for line in terminal.text().splitlines()]
+    assert lines[:2] == ["/help, /? [COMMAND]     what", "    can be typed here"]
+    assert lines[2:4] == ["  1  2026-11-21  a title that", "     goes on"]
+    assert lines[4:6] == ["file", "/a/long/path/that/has/no/place"]
+    assert lines[-1] == "short  as it is"

@@ -20,6 +20,12 @@ def test_it_never_wraps(width: int) -> None:
         assert get_cwidth(shown(gauge, width)) <= width
 
 
+def test_the_speed_is_whole_or_left_out() -> None:
+    assert shown(Gauge("gemma3:270m-pt", 1.0, 32768, 53, 34.3), 40).endswith(" / 32,768")
+    assert shown(Gauge("gemma3:270m-pt", 1.0, 32768, 53, 34.3), 60).endswith(" · 34.3 tokens/s")
+    assert "tokens/s" not in shown(Gauge("gemma3:270m-pt", 1.0, 32768, 53, 0.0), 80)
+
+
 def test_the_figures_come_before_the_end_of_a_long_name() -> None:
     gauge = Gauge(LONG, 1.0, 32768, 31000, 88.5)
     text = shown(gauge, 60)

@@ -25,6 +25,12 @@ def quoted(path: str) -> str:
     return '"' + path.replace('"', '\\"') + '"'
 
 
+def not_there(names: Sequence[str]) -> str:
+    """That words which look like files are none."""
+    shown = ", ".join(f"@{name}" for name in names[:3]) + (", …" if len(names) > 3 else "")
+    return f"There is no file {shown}: the model sees only the name."
+
+
 def attached(talk: Talk, words: str) -> list[Attachment]:
     """The documents that paths name (quoted where they hold spaces). Raises GemmaError."""
     documents = talk.session.documents

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from gemma_cli.chat import commands
-from gemma_cli.chat.attaching import quoted
+from gemma_cli.chat.attaching import not_there, quoted
 from gemma_cli.chat.gauge import measure, refresh
 from gemma_cli.chat.interface import Entry, Reader, Writer
 from gemma_cli.chat.interrupts import Hangup, Hangups, interrupts
@@ -148,6 +148,8 @@ class ChatLoop:
             return
         session = self._session
         mentioned = session.documents.mentioned(text) if session.documents else []
+        if session.documents and (missing := session.documents.missing(text)):
+            self._writer.say(not_there(missing))
         words = " ".join(map(quoted, dict.fromkeys(mentioned)))
         found = self._talk.attach(words) if words else []
         documents = list(dict.fromkeys((*session.attached, *found)))

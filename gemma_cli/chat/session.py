@@ -75,6 +75,9 @@ class Documents(Protocol):
     def mentioned(self, text: str) -> list[str]:
         """The paths that a message names by @path."""
 
+    def missing(self, text: str) -> list[str]:
+        """What stands after @ like a path, and nothing is there."""
+
     def gather(self, path: str) -> Gathered:
         """The documents of a path, a pattern or a folder. Raises GemmaError."""
 

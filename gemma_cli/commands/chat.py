@@ -111,7 +111,14 @@ def chat(
             writer.say(notice)
         # Closed on every way out: a thread inside llama.cpp must not outlive the interpreter.
         with closing(
-            ModelsHere(chosen, asked, settings, keeps=not no_history, resumes=saved is not None)
+            ModelsHere(
+                chosen,
+                asked,
+                settings,
+                keeps=not no_history,
+                resumes=saved is not None,
+                plain=plain,
+            )
         ) as models:
             session = Session(
                 models.present.engine,

@@ -4,7 +4,7 @@ from gemma_cli.documents.completion import complete
 from gemma_cli.documents.document import Document, clean_name
 from gemma_cli.documents.fitting import fit, parts
 from gemma_cli.documents.gathering import MANY_BYTES, MANY_FILES, Found, gather
-from gemma_cli.documents.mentions import Mention, mentions
+from gemma_cli.documents.mentions import Mention, mentions, missing
 from gemma_cli.documents.reading import read, read_all
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "fit",
     "gather",
     "mentions",
+    "missing",
     "parts",
     "read",
     "read_all",

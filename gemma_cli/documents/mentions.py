@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gemma_cli.documents.gathering import expanded, has_match, is_pattern
+from gemma_cli.documents.languages import language_of
 
 _LONGEST = 4096  # characters; no system takes a longer path
 _MOST_TRIED = 32  # ends of one path that are tried
@@ -16,6 +17,8 @@ _MENTION = re.compile(r'(?<![^\s(\[{<])@(?:"((?:[^"\\\n]|\\.)+)"|([^\s"]\S*))')
 _WORD = re.compile(r"\w")
 _FROM_HERE = ("./", "../", "~/", ".\\", "..\\", "~\\")
 _SENTENCE_END = ".,;:!?]}"
+_AFTER_A_NAME = re.compile(r"[()<>'\"]")
+_PROSE = {"txt", "md", "rst", "log", "pdf", "docx", "html", "htm"}
 # Where a path may end inside a word: @notes.txt's, (@notes.txt), @notes.txt、
 _NOT_OF_A_PATH = re.compile(r"[^\w.\-/\\~+@*?\[\]{}]|(?<=[\x00-\x7f])[^\x00-\x7f]")
 
@@ -36,15 +39,39 @@ def mentions(text: str) -> list[Mention]:
     """
     found = []
     for match in _MENTION.finditer(text):
-        if match[1] is not None:
-            path = match[1].replace('\\"', '"')
-            if _names_something(path):
-                found.append(Mention(match.start(), match.end(), path))
-            continue
-        path = next(filter(_names_something, _candidates(match[2])), "")
-        if path:
+        path = _path(match)
+        if path and match[1] is not None:
+            found.append(Mention(match.start(), match.end(), path))
+        elif path:
             found.append(Mention(match.start(), match.start() + 1 + len(path), path))
     return found
+
+
+def missing(text: str) -> list[str]:
+    """What was probably meant as a file and names nothing: in quotes, with a slash, or with
+    a suffix that texts and programs have. Each once, as typed."""
+    names = []
+    for match in _MENTION.finditer(text):
+        name = match[1] or _AFTER_A_NAME.split(match[2])[0].rstrip(_SENTENCE_END)
+        if (match[1] is not None or _is_a_path(name)) and not _path(match):
+            names.append(name)
+    return list(dict.fromkeys(names))
+
+
+def _path(match: re.Match[str]) -> str:
+    """The path that stands there; "": none that exists."""
+    if match[1] is not None:
+        path = match[1].replace('\\"', '"')
+        return path if _names_something(path) else ""
+    return next(filter(_names_something, _candidates(match[2])), "")
+
+
+def _is_a_path(name: str) -> bool:
+    if name.startswith(("//", "\\\\")) or not _WORD.search(name):
+        return False
+    _, dot, suffix = name.rpartition(".")
+    known = suffix.lower() in _PROSE or bool(language_of(name, ""))
+    return "/" in name or "\\" in name or bool(dot and known)
 
 
 def _candidates(word: str) -> Iterator[str]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import TextIO
 
 from gemma_cli.terminal.sanitize import clean
+
+_GAP = re.compile(r"(?<=\S) {2,}(?=\S)")
 
 
 def say(text: str) -> None:
@@ -22,7 +25,9 @@ def tell(text: str) -> None:
 def filled(text: str, stream: TextIO) -> str:
     """Lines longer than the stream's terminal broken between words, indented as they begin.
 
-    A path or a command's word stays whole. What goes elsewhere stays as it is.
+    What stands in columns, two spaces apart, goes on below its own column, or a little
+    indented where that would leave no room. A path or a command's word stays whole. What goes
+    elsewhere stays as it is.
     """
     width = os.get_terminal_size(stream.fileno()).columns if stream.isatty() else 0
     lines = text.split("\n")
@@ -32,11 +37,20 @@ def filled(text: str, stream: TextIO) -> str:
 def _fill(line: str, width: int) -> str:
     import textwrap
 
-    indent = line[: len(line) - len(line.lstrip(" "))]
     return textwrap.fill(
         line,
         width,
-        subsequent_indent=indent if len(indent) < width // 2 else "",
+        subsequent_indent=" " * _hanging(line, width),
         break_on_hyphens=False,
         break_long_words=False,
     )
+
+
+def _hanging(line: str, width: int) -> int:
+    """How far the rest of a line that is too long is indented."""
+    longest = max(map(len, line.split()), default=0)
+    indent = len(line) - len(line.lstrip(" "))
+    columns = [gap.end() for gap in _GAP.finditer(line)]
+    wishes = [each for each in reversed(columns) if each <= width // 2]
+    wishes += [indent + 4] if columns else []
+    return next((wish for wish in (*wishes, indent) if wish + longest <= width), 0)

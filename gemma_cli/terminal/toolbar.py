@@ -17,7 +17,7 @@ class Gauge:
     """What the toolbar shows. loaded: 0.0 to 1.0; n_ctx None: not known yet.
 
     used: tokens that the context window holds before the next message, if known.
-    speed: tokens per second of the last answer. problem: replaces all else.
+    speed: tokens per second of the last answer; 0: it had none. problem: replaces all else.
     """
 
     model: str
@@ -44,8 +44,10 @@ def toolbar(gauge: Gauge, width: int, mode: str = "") -> list[tuple[str, str]]:
         style = "class:gauge.full" if share >= _NEARLY_FULL else ""
         used = "–" if gauge.used is None else f"{gauge.used:,}"
         pieces += [("", " · context "), (style, f"{used} / {gauge.n_ctx:,}")]
-    if gauge.speed is not None:
-        pieces.append(("", f" · {gauge.speed:.1f} tokens/s"))
+    if gauge.speed:
+        speed = f" · {gauge.speed:.1f} tokens/s"
+        if sum(get_cwidth(text) for _, text in pieces[1:]) + len(speed) + _SHORTEST_NAME <= width:
+            pieces.append(("", speed))
     room = width - sum(get_cwidth(text) for _, text in pieces[1:])
     if _SHORTEST_NAME <= room < get_cwidth(pieces[0][1]):  # the figures before the name's end
         pieces[0] = ("", f"{_cut(pieces[0][1], room - 1)}…")

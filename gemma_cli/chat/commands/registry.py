@@ -40,10 +40,11 @@ class Command:
 
     @property
     def help(self) -> str:
-        more = inspect.getdoc(self.run)
+        more = _LINE_END.sub(" ", inspect.getdoc(self.run) or "")  # a terminal breaks lines itself
         return f"{self.usage}\n{self.summary}" + (f"\n\n{more}" if more else "")
 
 
+_LINE_END = re.compile(r"(?<!\n)\n(?!\n)")
 # Each word, the empty last one too; in double quotes one may hold spaces.
 _WORD = re.compile(r'(?:^|(?<= ))(?:"[^"]*"?|[^ "])*')
 

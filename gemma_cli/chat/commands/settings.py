@@ -17,6 +17,7 @@ from gemma_cli.engine.protocol import LogitBias, Sampling, check_sampling, parse
 from gemma_cli.errors import GemmaError, UsageError
 
 _OFF = ("none", "auto", "random")
+_FOR_THE_SHELL = re.compile(r"(?<!\S)'(\S+)'(?!\S)")
 _FULL: tuple[str, ...] = get_args(ContextFull)
 
 
@@ -32,13 +33,15 @@ def _logit_bias(text: str) -> tuple[LogitBias, ...]:
 
 
 def _stop(text: str) -> tuple[str, ...]:
-    """One text as it is, or a JSON list of several."""
+    """One text as it is or in double quotes, or a JSON list of several."""
     if text.lower() in _OFF:
         return ()
     try:
         listed = json.loads(text)
     except json.JSONDecodeError:
         return (text,)
+    if isinstance(listed, str):
+        return (listed,)
     if isinstance(listed, list) and all(isinstance(each, str) for each in listed):
         return tuple(listed)
     return (text,)
@@ -129,7 +132,7 @@ def _named_as_here(name: str) -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        hint = error.hint and option.sub(f"/set {name}", error.hint)
+        hint = error.hint and _FOR_THE_SHELL.sub(r"\1", option.sub(f"/set {name}", error.hint))
         raise UsageError(option.sub(name, error.message), hint) from error
 
 

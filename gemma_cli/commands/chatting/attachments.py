@@ -19,6 +19,9 @@ class FilesHere:
     def mentioned(self, text: str) -> list[str]:
         return [mention.path for mention in documents.mentions(text)]
 
+    def missing(self, text: str) -> list[str]:
+        return [documents.clean_name(each) for each in documents.missing(text)]
+
     def gather(self, path: str) -> Gathered:
         from gemma_cli.terminal.tables import size
 

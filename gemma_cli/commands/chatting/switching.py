@@ -31,6 +31,7 @@ class ModelsHere:
     """Satisfies chat.session's Models with the files on this machine.
 
     keeps: evaluated prompts are kept on disk. resumes: one is expected there.
+    plain: what could be drawn is said in words.
     """
 
     def __init__(
@@ -41,7 +42,9 @@ class ModelsHere:
         *,
         keeps: bool,
         resumes: bool = False,
+        plain: bool = False,
     ) -> None:
+        self._plain = plain
         self._settings = settings
         self._keeps = keeps
         self._chosen, self._asked = chosen, asked
@@ -87,10 +90,11 @@ class ModelsHere:
         )
 
     def plan(self) -> str:
-        from gemma_cli.commands.planning.view import devices_text
+        from gemma_cli.commands.planning.view import devices_text, devices_words
 
         made = self._engine.plan()
-        return f"{made.why}\n{devices_text(made).rstrip()}"
+        devices = devices_words(made) if self._plain else devices_text(made).rstrip()
+        return f"{made.why}\n{devices}"
 
     def placement(self) -> Mapping[str, str]:
         return {name: str(getattr(self._asked, name) or "auto") for name in _PLACEMENT}

@@ -59,6 +59,19 @@ def devices_text(plan: Plan) -> str:
     return "\n".join([*lines, hanging(indent, legend()), ""])
 
 
+def devices_words(plan: Plan) -> str:
+    """What devices_text draws, in words alone."""
+    lines = []
+    for share in plan.shares:
+        device = share.device
+        used, total = memory_size(max(0, device.total - device.free)), memory_size(device.total)
+        lines.append(
+            f"{clean_line(device.name)}: {used} of {total} in use; for the model: "
+            f"{_parts(share)}; {memory_size(share.left)} left"
+        )
+    return "\n".join(lines)
+
+
 def _parts(share: Share) -> str:
     if not share.needed:
         return "not used"
