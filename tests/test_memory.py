@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,9 @@ from gemma_cli.commands.loading.confirming import corrected
 from gemma_cli.engine.simulation import Simulated
 from gemma_cli.errors import DoesNotFitError, UsageError
 from gemma_cli.machine.devices import Device, Machine
-from gemma_cli.machine.memory import Wishes, kv_bytes, plan, remaining
+from gemma_cli.machine.layout import parts_of
+from gemma_cli.machine.memory import Share, Wishes, kv_bytes, plan, remaining
+from gemma_cli.machine.offload import Offloading
 from gemma_cli.models.gguf import Header, Tensor, read_header
 
 GIB = 1 << 30
@@ -216,3 +219,44 @@ def test_a_refusal_offers_the_least_change_of_each_kind(large: Header) -> None:
     assert "--kv-type q4_0; a smaller context fits: --ctx 32768" in hint(large, 22, longest)
     assert "--kv-type" not in hint(large, 19, replace(longest, kv_type="q4_0"))
     assert "--ctx 131072" in hint(replace(large, n_ctx_train=262144), 30, longest)
+    # Never silently below 4,096, but offered: 18.2 GiB are enough for 2,048.
+    assert "--ctx 2048" in hint(large, 18.2, Wishes())
+
+
+def test_where_a_gpu_costs_the_host_memory_the_cpu_alone_is_planned(small: Header) -> None:
+    per_layer = Tensor("per_layer_token_embd.weight", "Q4_0", (1,), 3 * GIB, 0)
+    file = replace(small, architecture="gemma4", tensors=(*small.tensors, per_layer))
+    made = plan(file, machine(2, 8), Wishes())
+    assert (made.gpu_layers, made.in_file, made.n_ctx) == (0, 3 * GIB, 32768)
+    assert "the host would need more memory" in made.why
+    # On a GPU where the host has room; and as asked, or not at all.
+    assert plan(file, machine(8, 8), Wishes()).all_on_gpu
+    with pytest.raises(DoesNotFitError):
+        plan(file, machine(2, 8), Wishes(gpu_layers="all"))
+
+
+def test_a_full_first_gpu_that_keeps_the_others_from_use_is_said(large: Header) -> None:
+    made = plan(large, machine(64, 1.2, 8), Wishes())
+    assert made.gpu_layers == 0
+    (note,) = made.notes
+    assert "GPU0" in note
+    assert "hide it" in note
+    assert "first GPU" in made.why
+    alone = plan(large, machine(64, 8), Wishes())
+    assert f"and {alone.gpu_layers} layers fit" in note
+    # Whole on the second one, nothing is computed on the first.
+    assert plan(large, machine(64, 1.2, 48), Wishes()).notes == ()
+    assert plan(large, machine(64, 1.2, 1.2), Wishes()).notes == ()
+
+
+def test_a_full_first_gpu_does_not_take_a_layout_for_each_number_of_layers(large: Header) -> None:
+    class Counted(Offloading):
+        laid_out = 0
+
+        def shares(self, *args: Any) -> tuple[Share, ...]:
+            self.laid_out += 1
+            return super().shares(*args)
+
+    ways = Counted(large, parts_of(large), 32768, "f16", 0)
+    assert ways.best(machine(64, 1.2, 8), GIB).gpu_layers == 0
+    assert ways.laid_out < 6

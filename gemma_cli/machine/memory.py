@@ -50,6 +50,9 @@ COMFORTABLE_CTX = 32768
 USEFUL_CTX = 8192
 _MOST_FOR_CHECKPOINTS = 1 << 30
 _SMALLEST_TO_OFFER = 1024
+_HIDING = "CUDA_VISIBLE_DEVICES, HIP_VISIBLE_DEVICES or GGML_VK_VISIBLE_DEVICES"
+_FIRST_FULL = "on the CPU: the first GPU has too little memory free"
+_TOO_DEAR = "on the CPU: with layers on a GPU, the host would need more memory than it has"
 
 
 def plan(header: Header, machine: Machine, wishes: Wishes) -> Plan:
@@ -59,25 +62,43 @@ def plan(header: Header, machine: Machine, wishes: Wishes) -> Plan:
     layers as fit beside the KV cache. The context is the largest halving of
     min(trained, 32768) that fits, never silently under 4096.
     """
-    candidates, chosen = [], None
+    tried, chosen = _choice(header, machine, wishes)
+    too_dear = False
+    if chosen is None and machine.gpus and wishes.gpu_layers is None:
+        # A GPU can cost the host memory: a weight is there twice, or not left in the file.
+        too_dear = any(candidate.gpu_layers for candidate in tried)
+        on_host, chosen = _choice(header, machine, replace(wishes, gpu_layers=0))
+        tried = tried if chosen is None else on_host
+    if chosen is None:
+        if not wishes.force:
+            raise does_not_fit(header, tried[-1], _smaller(header, machine, wishes), wishes)
+        chosen = tried[-1]
+    hindered = _hindered(header, machine, wishes, chosen)
+    where = _where(chosen, machine, wishes)
+    if not chosen.gpu_layers and (too_dear or hindered):
+        where = _TOO_DEAR if too_dear else _FIRST_FULL
+    spare = chosen.host.left - HOST_MARGIN
+    return replace(
+        chosen,
+        why=f"{where}; {_why_that_context(chosen, tried, wishes)}",
+        checkpoint_bytes=max(0, min(_MOST_FOR_CHECKPOINTS, spare // 2)),
+        notes=(*chosen.notes, *hindered),
+    )
+
+
+def _choice(header: Header, machine: Machine, wishes: Wishes) -> tuple[list[Plan], Plan | None]:
+    """(what was tried, the one of them to take; None where none fits)"""
+    tried: list[Plan] = []
+    chosen = None
     for candidate in layouts(header, machine, wishes):
-        candidates.append(candidate)
+        tried.append(candidate)
         if not candidate.fits(wishes.gpu_margin):
             continue
         if chosen is None or (candidate.all_on_gpu and candidate.n_ctx >= USEFUL_CTX):
             chosen = candidate
         if chosen.all_on_gpu or not _weights_fit(header, machine, wishes):
             break
-    if chosen is None and wishes.force:
-        chosen = candidates[-1]
-    if chosen is None:
-        raise does_not_fit(header, candidates[-1], _smaller(header, machine, wishes), wishes)
-    spare = chosen.host.left - HOST_MARGIN
-    return replace(
-        chosen,
-        why=_why(chosen, candidates, machine, wishes),
-        checkpoint_bytes=max(0, min(_MOST_FOR_CHECKPOINTS, spare // 2)),
-    )
+    return tried, chosen
 
 
 def _weights_fit(header: Header, machine: Machine, wishes: Wishes) -> bool:
@@ -170,13 +191,12 @@ def _offload(header: Header, offloading: Offloading, machine: Machine, wishes: W
 
 def _smaller(header: Header, machine: Machine, wishes: Wishes) -> list[Wishes]:
     """Wishes like these that do fit, the least change of each kind: a quantized KV cache, a
-    smaller context where one was named, the layers left to the plan."""
+    smaller context, the layers left to the plan."""
     kv_types = list(KV_BLOCK)
     contexts: list[int] = []
-    if wishes.n_ctx is not None:
-        size = header.n_ctx_train if wishes.n_ctx == "max" else wishes.n_ctx
-        while (size := size // 2) >= _SMALLEST_TO_OFFER:
-            contexts.append(size)
+    size = _context_sizes(complete(header)[0], wishes)[-1]
+    while (size := size // 2) >= _SMALLEST_TO_OFFER:
+        contexts.append(size)
     kinds = (
         [replace(wishes, kv_type=each) for each in kv_types[kv_types.index(wishes.kv_type) + 1 :]],
         [replace(wishes, n_ctx=each) for each in contexts],
@@ -190,14 +210,29 @@ def _smaller(header: Header, machine: Machine, wishes: Wishes) -> list[Wishes]:
     return [other for other in found if other is not None]
 
 
-def _why(chosen: Plan, candidates: Sequence[Plan], machine: Machine, wishes: Wishes) -> str:
-    forced = "" if chosen.fits(wishes.gpu_margin) else "; more than fits, as forced"
-    context = f"context {chosen.n_ctx:,} tokens{_why_that_context(chosen, candidates, wishes)}"
-    return f"{_where(chosen, machine, wishes)}; {context}{forced}"
-
-
 def _why_that_context(chosen: Plan, candidates: Sequence[Plan], wishes: Wishes) -> str:
     """candidates: what was tried, the largest context first."""
+    forced = "" if chosen.fits(wishes.gpu_margin) else "; more than fits, as forced"
+    reason = _reason(chosen, candidates, wishes)
+    return f"context {chosen.n_ctx:,} tokens{reason}{forced}"
+
+
+def _hindered(header: Header, machine: Machine, wishes: Wishes, chosen: Plan) -> tuple[str, ...]:
+    """Said where a full GPU, being the first, keeps the others from use: llama.cpp lets it
+    compute long batches of the layers that stay on the host, and that needs room on it."""
+    first, *others = _used_gpus(machine.gpus) or (None,)
+    if first is None or not others or chosen.gpu_layers or wishes.gpu_layers is not None:
+        return ()
+    _, better = _choice(header, replace(machine, gpus=tuple(others)), wishes)
+    if better is None or not better.gpu_layers:
+        return ()
+    return (
+        f"{first.id or first.name} has too little memory free to take part, and llama.cpp uses the "
+        f"other GPUs only with it: hide it ({_HIDING}), and {better.gpu_layers} layers fit on them",
+    )
+
+
+def _reason(chosen: Plan, candidates: Sequence[Plan], wishes: Wishes) -> str:
     if wishes.n_ctx is not None:
         return ", as asked"
     if chosen.n_ctx == chosen.n_ctx_max:

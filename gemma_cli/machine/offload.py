@@ -97,8 +97,13 @@ class Offloading:
                     break
                 offload = Offload(count, host_experts, split)
                 shares = self.shares(machine.host, machine.gpus, offload)[1:]
-                if all(share.left >= margin for share in shares if share.needed):
+                tight = [share for share in shares if share.needed and share.left < margin]
+                if not tight:
                     return offload
+                if not all(share.layers for share in tight):
+                    return (
+                        None  # it computes for the host, and the ways that follow leave more there
+                    )
                 compute = [share.compute for share in shares]
                 least = [min(pair) for pair in zip(least or compute, compute, strict=True)]
         return None
@@ -194,7 +199,9 @@ class Offloading:
             masks = mask_bytes(header, self._n_ctx, self._ubatch)
             host += BATCHES * masks
             gpu += BATCHES * (masks + _CROSSING_ROWS * 4 * self._ubatch * header.n_embd)
-        return [*(gpu if layers else 0 for layers in offload.split), host]
+        # The first one also computes for the host, whatever it holds itself.
+        used = (layers or (not whole and not i) for i, layers in enumerate(offload.split))
+        return [*(gpu if each else 0 for each in used), host]
 
     def _host_only(self, host: Device, gpus: Sequence[Device]) -> tuple[Share, ...]:
         header, parts = self._header, self._parts

@@ -128,13 +128,12 @@ def explained(
     """The refusal with commands of the catalogue that would fit in its hint."""
     ways: list[str] = []
     entry = load_catalog().get(name)
-    capacity = MachineCapacity(machine, gpu_margin=wishes.gpu_margin)
     if entry is not None:
         worse = [f.quant for f in entry.files if quant_rank(f.quant) > quant_rank(quant)]
         fitting = next((q for q in worse if _fits(entry, q, machine, wishes)), None)
         if fitting is not None:
             ways.append(f"a smaller quantization fits: gemma pull {name}:{fitting.lower()}")
-        lesser = _smaller_gemma(entry, capacity)
+        lesser = _smaller_gemma(entry, machine, wishes)
         if lesser is not None:
             ways.append(f"a smaller Gemma fits: gemma pull {lesser}")
     hint = error.hint or ""
@@ -149,13 +148,14 @@ def _fits(entry: CatalogModel, quant: str, machine: Machine, wishes: Wishes) -> 
         return False
 
 
-def _smaller_gemma(entry: CatalogModel, capacity: MachineCapacity) -> str | None:
-    """The largest one of the family that fits."""
+def _smaller_gemma(entry: CatalogModel, machine: Machine, wishes: Wishes) -> str | None:
+    """The largest one of the family that fits with these wishes."""
+    capacity = MachineCapacity(machine, gpu_margin=wishes.gpu_margin)
     family = [m for m in load_catalog().models if m.family == entry.family and not m.base]
     sizes = {m.id: planned_bytes(m, m.files[-1]) or 0 for m in (*family, entry)}
     for other in sorted(family, key=lambda m: -sizes[m.id]):
         if sizes[other.id] < sizes[entry.id]:
-            file = best_file(other, capacity)
-            if file.fits:
-                return f"{other.id}:{file.file.quant.lower()}"
+            best = best_file(other, capacity)
+            if best.fits and _fits(other, best.file.quant, machine, wishes):
+                return f"{other.id}:{best.file.quant.lower()}"
     return None
