@@ -8,7 +8,8 @@ cost per token that grows with the answer shows as a higher second figure.
 Journalling and searching work on a made-up history of MESSAGES messages (100,000):
 words as frequent as in a natural language (Zipf's law over 50,000 of them, "the"
 in every message), questions of 15 and answers of 120 words in the median, some
-ten times as long, ten turns a chat.
+ten times as long, ten turns a chat; in every fifth chat a document of 2,000 words
+in the median, sent with the first question or pinned.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from rich.markdown import Markdown
 
 from gemma_cli.chat.conversation import Attachment, Conversation
 from gemma_cli.chat.history import History
+from gemma_cli.engine.protocol import Role
 from gemma_cli.terminal.markdown import StreamingMarkdown
 
 _BLOCK = """## Heading {n}
@@ -46,8 +48,21 @@ def function_{n}(x):
 """
 _TOKEN = 4  # characters
 _COMMON = ("the", "of", "and", "to", "a", "in", "is", "it")
+_MEDIANS: Sequence[tuple[Role, int]] = (("user", 15), ("assistant", 120))
 _QUERIES = (
-    *("the", "the of and", '"of and"', "t", "to", "the s", "rare", "café", '"no such phrase"'),
+    *(
+        "the",
+        "the of and",
+        '"of and"',
+        "t",
+        "to",
+        "the s",
+        "rare",
+        "café",
+        '"no such phrase"',
+        "pdf",
+        "papers 1",
+    ),
     "the of and to a in is i",
 )
 
@@ -107,15 +122,29 @@ def _fill(history: History, messages: int) -> None:
     rng = random.Random(1)
     words, weights = _vocabulary(rng)
     left = messages
-    while left > 0:
+    for number in itertools.count():
+        if left <= 0:
+            break
         conversation = Conversation()
+        documents = _document(rng, words, weights, number) if number % 5 == 0 else ()
+        if number % 2:
+            conversation.pinned, documents = documents, ()
         for _ in range(min(1 + int(rng.expovariate(0.1)), (left + 1) // 2)):
-            for role, median in (("user", 15), ("assistant", 120)):
+            for role, median in _MEDIANS:
                 count = 3 + int(rng.lognormvariate(0, 0.8) * median)
                 text = " ".join(("the", *rng.choices(words, cum_weights=weights, k=count)))
-                conversation.add("user" if role == "user" else "assistant", text)
+                conversation.add(role, text, attachments=documents)
+                documents = ()
                 left -= 1
         history.add(conversation, "bench")
+
+
+def _document(
+    rng: random.Random, words: list[str], weights: list[float], number: int
+) -> tuple[Attachment, ...]:
+    count = 3 + int(rng.lognormvariate(0, 0.8) * 2_000)
+    text = " ".join(("the", *rng.choices(words, cum_weights=weights, k=count)))
+    return (Attachment(f"papers/{number}.pdf", text),)
 
 
 def _vocabulary(rng: random.Random) -> tuple[list[str], list[float]]:

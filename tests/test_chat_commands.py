@@ -440,7 +440,7 @@ def test_a_part_that_would_be_empty_is_said_to_be_left_out(begin: Begin, tmp_pat
     assert f"{tmp_path}/b.txt was left out." in said
 
 
-def test_history_search_resume_and_title(begin: Begin) -> None:
+def test_history_search_resume_and_title(begin: Begin, tmp_path: Path) -> None:
     chat = begin()
     assert chat.type("/history") == "No chat is kept yet."
     chat.type("Where is Zürich?", "/title Swiss  towns", "/new", "the second")
@@ -450,6 +450,10 @@ def test_history_search_resume_and_title(begin: Begin) -> None:
     assert "Swiss" in chat.type("/history zurich")
     assert "you: Where is Zürich?" in chat.type("/search zurich")
     assert chat.type("/search nothing here") == "Nothing was found."
+    note = tmp_path / "note.txt"
+    note.write_text("A lion sleeps tonight")
+    chat.type(f"/file {note}", "Who sleeps?")
+    assert "note.txt: A lion sleeps tonight\n" in chat.type("/search tonight")
     assert "Chat 1, 1 turn: Swiss towns" in chat.type("/resume 1")
     assert chat.path() == ["Where is Zürich?", "You said: Where is Zürich?"]
     chat.type("more")

@@ -15,7 +15,7 @@ import pytest
 if sys.platform == "win32":
     pytest.skip("needs a pseudo-terminal", allow_module_level=True)
 
-from gemma_cli.chat.conversation import Conversation
+from gemma_cli.chat.conversation import Attachment, Conversation
 from gemma_cli.chat.history import History
 from tests.conftest import DEMO, Env, program
 from tests.emulator import Terminal
@@ -85,7 +85,8 @@ def saved(home: Env) -> Env:
     history_of(home).parent.mkdir(parents=True)
     conversation = Conversation(f"system {IN_TEXT}")
     conversation.title = f"title {EVIL}"
-    conversation.add("user", f"question {IN_TEXT}")
+    paper = Attachment(f"paper {EVIL}", f"document {IN_TEXT}")
+    conversation.add("user", f"question {IN_TEXT}", attachments=(paper,))
     conversation.add("assistant", f"answer {IN_TEXT}")
     with closing(History(history_of(home))) as history:
         history.save(None, conversation, conversation, f"model {EVIL}")
@@ -118,8 +119,8 @@ def test_what_the_chat_says_again(saved: Env) -> None:
     """A resumed chat, its commands, the arrow keys, the search: from the history."""
     with fake_chat(saved, "1") as terminal:
         terminal.wait_for(READY)
-        for command in ("/history", "/system", "/search answer", "/last", "/branches", "/context",
-                        "/title", "/show", "/resume 1"):  # fmt: skip
+        for command in ("/history", "/system", "/search answer", "/search document", "/last",
+                        "/branches", "/context", "/title", "/show", "/resume 1"):  # fmt: skip
             terminal.send(f"{command}\r")
             terminal.settle(0.3)
         terminal.send("\x1b[A\x1b[A\x1b[A\x1b[A\x1b[A\x1b[A\x1b[A\x1b[A\x1b[A\x1b[A\x1b[A")
@@ -136,7 +137,15 @@ def test_what_the_chat_says_again(saved: Env) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["list"], ["search", "answer"], ["show", "1"], ["show", EVIL], ["export", EVIL], ["rm", EVIL]],
+    [
+        ["list"],
+        ["search", "answer"],
+        ["search", "paper"],
+        ["show", "1"],
+        ["show", EVIL],
+        ["export", EVIL],
+        ["rm", EVIL],
+    ],
 )
 def test_the_history_s_commands(saved: Env, arguments: list[str]) -> None:
     shown = run([*program(), "history", *arguments], saved)

@@ -23,6 +23,7 @@ from gemma_cli.chat.export import to_json, to_jsonl, to_markdown
 from gemma_cli.chat.history import History
 from gemma_cli.chat.journal import HistoryJournal
 from gemma_cli.chat.liveness import is_running, this_process
+from gemma_cli.chat.search import INDEXES
 from gemma_cli.errors import HistoryError
 
 Journals = Callable[[], HistoryJournal]
@@ -272,12 +273,12 @@ def test_every_older_file_is_brought_up_to_date(path: Path, version: int) -> Non
         for query in ("cafe", "over", "broken"):
             assert len(history.search(query)) == 1
         assert [chat.id for chat in history.conversations(matching="cafe")] == [1]
-        for index in ("message_text", "title_text"):
+        for index in INDEXES:
             history._db.execute(f"INSERT INTO {index} ({index}) VALUES ('integrity-check')")
         saved.conversation.title = "Renamed"
         history.save(1, saved.conversation, saved.conversation, "m")
         history.remove(1)
-        for index in ("message_text", "title_text"):
+        for index in INDEXES:
             history._db.execute(f"INSERT INTO {index} ({index}) VALUES ('integrity-check')")
     with closing(sqlite3.connect(backup)) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (version,)

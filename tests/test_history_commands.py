@@ -52,6 +52,20 @@ def test_list(gemma: Gemma) -> None:
     assert set(listed[0]) == {"id", "updated", "turns", "model", "title"}
 
 
+def test_a_document_is_found_and_named(gemma: Gemma, chats: Path) -> None:
+    conversation = Conversation()
+    paper = Attachment("naïve\npaper.txt", "A lion sleeps " * 30 + "tonight")
+    conversation.add("user", "Sum it up", attachments=(paper,))
+    with closing(History(chats)) as history:
+        history.add(conversation, "m")
+    first, second = gemma("history", "search", "TONIGHT").stdout.splitlines()
+    assert first.startswith("3  ")
+    assert first.endswith("  naïve paper.txt  Sum it up")
+    assert second.endswith("A lion sleeps tonight")
+    (hit,) = json.loads(gemma("history", "search", "naive", "--json").stdout)
+    assert (hit["id"], hit["role"], hit["document"]) == (3, "user", paper.name)
+
+
 @pytest.mark.usefixtures("chats")
 def test_search_show_export(gemma: Gemma) -> None:
     found = gemma("history", "search", "cafe")
@@ -62,6 +76,7 @@ def test_search_show_export(gemma: Gemma) -> None:
     (hit,) = json.loads(gemma("history", "search", "cafe", "--json").stdout)
     assert hit["title"] == hit["excerpt"] == "Où est le \x1b[31m café ?"
     assert hit["matches"] == [[16, 20]]
+    assert (hit["role"], hit["document"]) == ("user", None)
     assert gemma("history", "search", "chat second").stdout == ""
     assert gemma("history", "search", "chat", "second").stdout != ""
     assert [hit["id"] for hit in json.loads(gemma("history", "search", "an", "--json").stdout)]
@@ -199,6 +214,8 @@ def test_nothing_steers_the_terminal(home: Env, gemma: Gemma, kind: str, tmp_pat
         ["list", "--json"],
         ["search", "word"],
         ["search", "word", "--json"],
+        ["search", "pinned"],
+        ["search", "file", "--json"],
         ["search", f"nothing{evil}".replace("\x00", "")],
         ["show", "1"],
         ["show", "1", "--all"],

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gemma_cli.chat import passages
 from gemma_cli.errors import HistoryError
 
 # "GEMM": another program's database at our place is not taken for ours.
@@ -17,7 +18,8 @@ APPLICATION_ID = 0x47454D4D
 
 _BUSY_S = 5.0
 
-Migration = Sequence[str]
+# SQL statements, and steps that SQL cannot take, which are given the connection.
+Migration = Sequence[str | Callable[[sqlite3.Connection], None]]
 
 # Each entry takes the database from its index to the next user_version. Never
 # change one that was published; add another.
@@ -116,6 +118,43 @@ MIGRATIONS: Sequence[Migration] = (
                 VALUES ('delete', old.id, old.title);
             INSERT INTO title_text (rowid, title) VALUES (new.id, new.title);
         END""",
+    ),
+    (
+        # message_id is NULL for a pinned document.
+        """CREATE TABLE passage (
+            id INTEGER PRIMARY KEY,
+            conversation_id INTEGER NOT NULL REFERENCES conversation (id) ON DELETE CASCADE,
+            message_id INTEGER REFERENCES message (id) ON DELETE CASCADE,
+            name TEXT NOT NULL,
+            text TEXT NOT NULL
+        )""",
+        "CREATE INDEX passage_conversation ON passage (conversation_id, message_id)",
+        "CREATE INDEX passage_message ON passage (message_id)",
+        """CREATE VIRTUAL TABLE passage_text USING fts5 (
+            name, text, content = 'passage', content_rowid = 'id',
+            tokenize = 'unicode61 remove_diacritics 2', prefix = '1 2'
+        )""",
+        """CREATE TRIGGER passage_added AFTER INSERT ON passage BEGIN
+            INSERT INTO passage_text (rowid, name, text) VALUES (new.id, new.name, new.text);
+        END""",
+        """CREATE TRIGGER passage_removed AFTER DELETE ON passage BEGIN
+            INSERT INTO passage_text (passage_text, rowid, name, text)
+                VALUES ('delete', old.id, old.name, old.text);
+        END""",
+        # Not at every write of an answer's journal, which writes this column too.
+        """CREATE TRIGGER message_documents_changed AFTER UPDATE OF attachments ON message
+            WHEN old.attachments IS NOT new.attachments BEGIN
+            DELETE FROM passage WHERE message_id = old.id;
+        END""",
+        """CREATE TRIGGER pinned_changed AFTER UPDATE OF attachments ON pinned BEGIN
+            DELETE FROM passage
+                WHERE conversation_id = old.conversation_id AND message_id IS NULL;
+        END""",
+        """CREATE TRIGGER pinned_removed AFTER DELETE ON pinned BEGIN
+            DELETE FROM passage
+                WHERE conversation_id = old.conversation_id AND message_id IS NULL;
+        END""",
+        passages.index_all,
     ),
 )
 
@@ -270,8 +309,11 @@ def _migrate(
         # Another process may have done it while this one waited for the lock.
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         for migration in migrations[version:]:
-            for statement in migration:
-                connection.execute(statement)
+            for step in migration:
+                if callable(step):
+                    step(connection)
+                else:
+                    connection.execute(step)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {max(version, len(migrations))}")
         connection.execute("COMMIT")

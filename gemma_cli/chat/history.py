@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from gemma_cli.chat import records
+from gemma_cli.chat import passages, records
 from gemma_cli.chat.conversation import Conversation, Turn
 from gemma_cli.chat.database import Opened, is_damage, open_database
 from gemma_cli.chat.liveness import is_running, this_process
 from gemma_cli.chat.records import SavedChat, Summary, storable, title_of
-from gemma_cli.chat.search import IN_MESSAGES, IN_TITLES, Hit, find_messages, match_expression
+from gemma_cli.chat.search import INDEXES, Hit, find, holding, match_expression
 from gemma_cli.errors import HistoryError
 
 _READ_ONLY = "the history is read only"
@@ -109,8 +109,7 @@ class History:
             wanted = match_expression(matching)
             if not wanted:
                 return []
-            has_titles = self._columns("title_text")
-            where = f"WHERE {IN_MESSAGES}" + (f" OR {IN_TITLES}" if has_titles else "")
+            where = f"WHERE {holding(self._indexes())}"
         return self._summaries(where, {"wanted": wanted}, -1 if limit is None else limit)
 
     def latest(self) -> int | None:
@@ -145,16 +144,17 @@ class History:
             return self._is_there(conversation_id)
 
     def search(self, query: str, limit: int = 50) -> list[Hit]:
-        """Messages that hold every word and "quoted phrase" of the query, the best first.
+        """Messages and documents that hold every word and "quoted phrase", the best first.
 
-        The last word may be a beginning; accents and case make no difference. Of
-        words that stand in very many messages the newest messages are judged.
+        A document: its name and one passage of it together. The last word may be a
+        beginning; accents and case make no difference. Of words that stand in very
+        many messages or passages the newest are judged.
         """
         wanted = match_expression(query)
         if not wanted:
             return []
         with self._reading():
-            return find_messages(self._db, wanted, limit)
+            return find(self._db, self._indexes(), wanted, limit)
 
     def remove(self, *conversation_ids: int) -> None:
         """Forget chats for good, all or none. Raises HistoryError when there is no such one."""
@@ -165,7 +165,7 @@ class History:
             with self._transaction():
                 for conversation_id in conversation_ids:
                     self._remove(conversation_id)
-                for index in ("message_text", "title_text"):
+                for index in INDEXES:
                     self._db.execute(f"INSERT INTO {index} ({index}) VALUES ('optimize')")
             self._shrink()
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -212,6 +212,9 @@ class History:
         rows = self._db.execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall()
         return [row[0] for row in rows]
 
+    def _indexes(self) -> list[str]:
+        return [index for index in INDEXES if self._columns(index)]
+
     def _has(self, conversation_column: str) -> bool:
         return conversation_column in self._columns("conversation")
 
@@ -255,9 +258,9 @@ class History:
             turns, pinned = conversation, True  # removed by another program
         saved_id = self._save_head(conversation_id, conversation, model)
         owner = this_process()
-        self._db.executemany(
-            _SAVE_TURN, [records.turn_row(saved_id, turn, owner) for turn in turns]
-        )
+        for turn in turns:
+            self._db.execute(_SAVE_TURN, records.turn_row(saved_id, turn, owner))
+            passages.index(self._db, saved_id, turn.id, turn.attachments)
         if pinned:
             self._save_pinned(saved_id, conversation)
         return saved_id
@@ -289,10 +292,14 @@ class History:
 
     def _save_pinned(self, conversation_id: int, conversation: Conversation) -> None:
         if conversation.pinned:
+            # Not INSERT OR REPLACE, which tells no trigger what it removes.
             self._db.execute(
-                "INSERT OR REPLACE INTO pinned (conversation_id, attachments) VALUES (?, ?)",
+                """INSERT INTO pinned (conversation_id, attachments) VALUES (?, ?)
+                    ON CONFLICT (conversation_id) DO UPDATE SET attachments = excluded.attachments
+                        WHERE attachments IS NOT excluded.attachments""",
                 (conversation_id, records.attachments_text(conversation.pinned)),
             )
+            passages.index(self._db, conversation_id, None, conversation.pinned)
         else:
             self._db.execute("DELETE FROM pinned WHERE conversation_id = ?", (conversation_id,))
 

@@ -126,7 +126,7 @@ def attachments(text: object) -> tuple[Attachment, ...]:
     try:
         listed = json.loads(text) if isinstance(text, str) else []
         return tuple(Attachment(str(each["name"]), str(each["text"])) for each in listed)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ()
 
 

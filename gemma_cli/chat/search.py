@@ -2,29 +2,57 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import sqlite3
 import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 # To rank every message that holds "the" takes 100 ms in 100,000 messages; to rank
-# the newest of them, cut out excerpts and all, 10.
+# the newest of them 10.
 _RANKED = 200
 _EXCERPT_WORDS = 16
 
-_MESSAGES = f"""SELECT c.id, c.title, m.role, m.created, found.excerpt
-    FROM (SELECT rowid AS id, bm25(message_text) AS score,
-            snippet(message_text, 0, :opening, :closing, '…', {_EXCERPT_WORDS}) AS excerpt
-        FROM message_text WHERE message_text MATCH :wanted ORDER BY rowid DESC LIMIT :ranked) found
+# What can be searched; an older file that may only be read has fewer.
+INDEXES = ("message_text", "title_text", "passage_text")
+
+_NEWEST = """SELECT rowid AS id, bm25({index}) AS score FROM {index}
+    WHERE {index} MATCH :wanted ORDER BY rowid DESC LIMIT :ranked"""
+
+_MESSAGES = f"""SELECT found.score, found.id, c.id, c.title, m.role, m.created, NULL
+    FROM ({_NEWEST.format(index="message_text")}) found
     JOIN message m ON m.id = found.id
     JOIN conversation c ON c.id = m.conversation_id
     ORDER BY found.score, m.id DESC LIMIT :limit"""
 
-# Which chats hold the words in a message or in the title that somebody gave them.
-IN_MESSAGES = """c.id IN (SELECT m.conversation_id FROM message_text
-    JOIN message m ON m.id = message_text.rowid WHERE message_text MATCH :wanted)"""
-IN_TITLES = "c.id IN (SELECT rowid FROM title_text WHERE title_text MATCH :wanted)"
+# The best passage of each document. A pinned one is shown to the model as a part of the
+# system text, and has no date but its chat's.
+_DOCUMENTS = f"""SELECT min(found.score), found.id, c.id, c.title, coalesce(m.role, 'system'),
+        coalesce(m.created, c.updated), p.name
+    FROM ({_NEWEST.format(index="passage_text")}) found
+    JOIN passage p ON p.id = found.id
+    JOIN conversation c ON c.id = p.conversation_id
+    LEFT JOIN message m ON m.id = p.message_id
+    GROUP BY p.conversation_id, p.message_id, p.name
+    ORDER BY 1, found.id DESC LIMIT :limit"""
+
+# An excerpt costs more than a rank, so only of what is shown; but each looked up by itself
+# would cost a walk through all that holds a common word.
+_EXCERPTS = f"""SELECT rowid, CASE WHEN rowid IN (SELECT value FROM json_each(:shown))
+        THEN snippet({{index}}, {{column}}, :opening, :closing, '…', {_EXCERPT_WORDS}) END
+    FROM {{index}} WHERE {{index}} MATCH :wanted ORDER BY rowid DESC LIMIT :ranked"""
+
+# Which chats hold the words in a message, in a document or in the title.
+_HOLDING = {
+    "message_text": """c.id IN (SELECT m.conversation_id FROM message_text
+        JOIN message m ON m.id = message_text.rowid WHERE message_text MATCH :wanted)""",
+    "title_text": "c.id IN (SELECT rowid FROM title_text WHERE title_text MATCH :wanted)",
+    "passage_text": """c.id IN (SELECT p.conversation_id FROM passage_text
+        JOIN passage p ON p.id = passage_text.rowid WHERE passage_text MATCH :wanted)""",
+}
 
 # A quoted phrase (its end may be missing), or what stands between white space.
 _TERM = re.compile(r'"([^"]*)("|$)|[^\s"]+')
@@ -32,10 +60,12 @@ _TERM = re.compile(r'"([^"]*)("|$)|[^\s"]+')
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A message that a search found.
+    """A message, or a document in a chat, that a search found.
 
+    document: its name; None: the words stand in the message itself. role: of the
+    message, of the one that the document was sent with, or "system" where it is pinned.
     excerpt: the words around the match; matches: where in it the words stand
-    that were looked for, as (start, end).
+    that were looked for, as (start, end); none where only the name holds them.
     """
 
     conversation: int
@@ -44,28 +74,56 @@ class Hit:
     created: float
     excerpt: str
     matches: tuple[tuple[int, int], ...] = ()
+    document: str | None = None
 
 
-def find_messages(database: sqlite3.Connection, wanted: str, limit: int) -> list[Hit]:
-    """The messages that a match_expression finds, the best of the newest first."""
+def holding(indexes: Sequence[str]) -> str:
+    """A condition on conversation c: what a match_expression finds is in one of these indexes."""
+    return " OR ".join(_HOLDING[index] for index in indexes)
+
+
+def find(
+    database: sqlite3.Connection, indexes: Sequence[str], wanted: str, limit: int
+) -> list[Hit]:
+    """The messages and documents that a match_expression finds, the best of the newest first."""
+    values: dict[str, object] = {"wanted": wanted, "ranked": max(_RANKED, limit), "limit": limit}
+    found = [("message_text", *row) for row in database.execute(_MESSAGES, values)]
+    if "passage_text" in indexes:
+        found += [("passage_text", *row) for row in database.execute(_DOCUMENTS, values)]
+        found.sort(key=itemgetter(1))
+        del found[limit:]
+    excerpts = {
+        (index, row_id): excerpt
+        for index, column in (("message_text", 0), ("passage_text", 1))
+        for row_id, excerpt in _excerpts(
+            database, index, column, values, [row[2] for row in found if row[0] == index]
+        )
+    }
+    return [
+        Hit(chat, title, role, created, *excerpts[index, row_id], document)
+        for index, _, row_id, chat, title, role, created, document in found
+        if (index, row_id) in excerpts  # else another program has just removed it
+    ]
+
+
+def _excerpts(
+    database: sqlite3.Connection,
+    index: str,
+    column: int,
+    values: Mapping[str, object],
+    shown: Sequence[int],
+) -> Iterator[tuple[int, tuple[str, tuple[tuple[int, int], ...]]]]:
+    """(rowid, (text, matches)) of those rows of an index."""
+    if not shown:
+        return
     # The message may hold any text, so what marks a match must be past guessing.
     mark = secrets.token_hex(8)
     opening, closing = f"\1{mark}\2", f"\3{mark}\4"
-    rows = database.execute(
-        _MESSAGES,
-        {
-            "wanted": wanted,
-            "opening": opening,
-            "closing": closing,
-            "ranked": max(_RANKED, limit),
-            "limit": limit,
-        },
-    ).fetchall()
-    hits = []
-    for chat, title, role, created, excerpt in rows:
-        text, matches = _unmarked(excerpt, opening, closing)
-        hits.append(Hit(chat, title, role, created, text, matches))
-    return hits
+    marks = {"shown": json.dumps(shown), "opening": opening, "closing": closing}
+    query = _EXCERPTS.format(index=index, column=column)
+    for row_id, excerpt in database.execute(query, {**values, **marks}):
+        if excerpt is not None:
+            yield row_id, _unmarked(excerpt, opening, closing)
 
 
 def _unmarked(excerpt: str, opening: str, closing: str) -> tuple[str, tuple[tuple[int, int], ...]]:

@@ -71,13 +71,16 @@ def search(
     query: Annotated[
         list[str],
         typer.Argument(
-            metavar="WORD...", help='Words that a message must hold; "several words" together.'
+            metavar="WORD...", help='Words that must all be there; "several words" together.'
         ),
     ],
     limit: Limit = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find messages; accents and case make no difference, the last word may be a beginning."""
+    """Find messages and documents; accents and case make no difference.
+
+    The last word may be a beginning.
+    """
     from gemma_cli.chat.search import match_expression
     from gemma_cli.commands.past.remembering import opened_history, print_json
     from gemma_cli.terminal.sanitize import clean_line
@@ -115,7 +118,8 @@ def _print_hit(hit: Hit) -> None:
         end = stop
     shown += clean_line(hit.excerpt[end:])
     title = clean_line(hit.title)
-    print(f"{hit.conversation}  {day(hit.created)}  {hit.role}  {title}\n    {shown}")
+    place = hit.role if hit.document is None else clean_line(hit.document)
+    print(f"{hit.conversation}  {day(hit.created)}  {place}  {title}\n    {shown}")
 
 
 def _hit_facts(hit: Hit) -> dict[str, object]:
@@ -125,6 +129,7 @@ def _hit_facts(hit: Hit) -> dict[str, object]:
         "id": hit.conversation,
         "title": hit.title,
         "role": hit.role,
+        "document": hit.document,
         "created": iso(hit.created),
         "excerpt": hit.excerpt,
         "matches": [list(span) for span in hit.matches],
