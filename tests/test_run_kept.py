@@ -61,9 +61,9 @@ def test_what_is_said_wins_over_the_prompt(gemma: Gemma, home: Env) -> None:
     (own.parent / "config.toml").write_text("max_tokens = 9\nsystem = 'SET'\n")
     assert "MINE" in prompt_of(gemma, "-p", "two", "x")
     assert "SET" in prompt_of(gemma, "x")
-    done = gemma("run", "--json", "--no-cache", "-p", "two", "x")
+    done = gemma("run", "--json", "--no-cache", "-t", "0", "-p", "two", "x")
     assert json.loads(done.stdout)["usage"]["completion_tokens"] == 2
-    done = gemma("run", "--json", "--no-cache", "-p", "two", "-n", "1", "-s", "SAID", "x")
+    done = gemma("run", *FEW, "--json", "-p", "two", "-n", "1", "-s", "SAID", "x")
     assert json.loads(done.stdout)["usage"]["completion_tokens"] == 1
     assert "--system takes the place" in done.stderr
 
@@ -167,16 +167,19 @@ def test_what_was_said_survives(home: Env, gemma: Gemma, how: signal.Signals) ->
     )
     assert process.stdout is not None
     seen = b""
-    start = time.monotonic()
-    while time.monotonic() - start < 2.5:
+    arrived: list[tuple[float, int]] = []
+    while not arrived or arrived[-1][0] - arrived[0][0] < 3:
         seen += os.read(process.stdout.fileno(), 100)
+        arrived.append((time.monotonic(), len(seen)))
+    # Half a second is what may be lost; the machine may be busy.
+    kept = max(size for at, size in arrived if at < arrived[-1][0] - 1.5)
     process.send_signal(how)
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     gemma("history", "list")  # opening it settles what was left
     (question, answer) = messages(home)
     assert question == ("user", "complete", "Count")
     assert answer[1] == "cancelled"
-    assert answer[2][: len(seen) // 2] == seen.decode(errors="replace")[: len(seen) // 2]
+    assert answer[2].startswith(seen[:kept].decode())
 
 
 @POSIX_ONLY
@@ -225,7 +228,7 @@ def test_make_keeps_no_half_made_file(home: Env, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("One")
     (tmp_path / "b.txt").write_text("word " * 400)
     (tmp_path / "Makefile").write_text(
-        f".DELETE_ON_ERROR:\n%.out: %.txt\n\t{gemma} run --ctx 256 --no-cache -n 2 < $< > $@\n"
+        f".DELETE_ON_ERROR:\n%.out: %.txt\n\t{gemma} run --ctx 256 --no-cache -t 0 -n 2 < $< > $@\n"
     )
 
     def make(target: str) -> int:
