@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from gemma_cli.chat import database
-from gemma_cli.chat.conversation import Conversation, Origin
+from gemma_cli.chat.conversation import Attachment, Conversation, Origin
 from gemma_cli.chat.export import to_json, to_jsonl, to_markdown
 from gemma_cli.chat.history import History
 from gemma_cli.chat.journal import HistoryJournal
@@ -115,6 +115,33 @@ def test_removing_leaves_nothing_in_the_file(path: Path, journals: Journals) -> 
     left = b"".join(file.read_bytes() for file in path.parent.iterdir())
     assert b"xyzzy" not in left
     assert b"plugh" not in left
+
+
+def test_nothing_is_left_of_what_was_written_over_either(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = sqlite3.connect
+
+    def by_another_build(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        """As SQLite is on other systems: it overwrites nothing unless told to."""
+        connection: sqlite3.Connection = connect(*arguments, **options)
+        connection.execute("PRAGMA secure_delete = OFF")
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", by_another_build)
+    conversation = talk("xyzzy-question")
+    conversation.pinned = (Attachment("xyzzy.md", "xyzzy " * 4_000),)
+    answer = conversation.add("assistant", "", "streaming")
+    with closing(History(path)) as history:
+        chat = history.add(conversation, "m")
+        for length in range(0, 4_000, 200):
+            grown = conversation.change(answer.id, "xyzzy " * length, "streaming")
+            history.save(chat, conversation, [grown], "m", pinned=False)
+        conversation.change(answer.id, "xyzzy " * 100, "complete")
+        conversation.pinned = ()
+        history.save(chat, conversation, conversation, "m")
+        history.remove(chat)
+    assert b"xyzzy" not in b"".join(file.read_bytes() for file in path.parent.iterdir())
 
 
 def test_inputs_are_the_latest_first_each_once(path: Path, journals: Journals) -> None:

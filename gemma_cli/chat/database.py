@@ -244,6 +244,9 @@ def _open_read_only(path: Path, reason: str) -> Opened:
 def _connect(target: str, uri: bool = False) -> sqlite3.Connection:
     connection = sqlite3.connect(target, timeout=_BUSY_S, isolation_level=None, uri=uri)
     connection.execute("PRAGMA foreign_keys = ON")
+    # At every write, by whichever build of SQLite: an answer that grows leaves its
+    # earlier pages behind, and what is removed later is to be nowhere in the file.
+    connection.execute("PRAGMA secure_delete = ON")
     return connection
 
 

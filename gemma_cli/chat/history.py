@@ -160,8 +160,7 @@ class History:
         """Forget chats for good, all or none. Raises HistoryError when there is no such one."""
         self._must_be_writable()
         with self._writing():
-            # What is removed is overwritten: in its pages, the index and the log.
-            self._db.execute("PRAGMA secure_delete = ON")
+            # What is removed is overwritten in its pages; here also in the index and the log.
             with self._transaction():
                 for conversation_id in conversation_ids:
                     self._remove(conversation_id)
@@ -182,7 +181,6 @@ class History:
         """Forget everything that was ever typed at the prompt."""
         self._must_be_writable()
         with self._writing():
-            self._db.execute("PRAGMA secure_delete = ON")
             self._db.execute("DELETE FROM input")
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
