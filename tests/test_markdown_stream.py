@@ -6,6 +6,8 @@ import io
 import random
 import re
 from collections.abc import Iterator
+from copy import copy
+from typing import Any
 
 import pyte
 import pytest
@@ -69,14 +71,25 @@ CORPUS = {
 }
 
 
+class _KeepsWhatIsCleared(pyte.HistoryScreen):
+    """Clearing the whole screen moves what stood there into the scrollback, as tmux does."""
+
+    def erase_in_display(self, how: int = 0, *args: Any, **kwargs: Any) -> None:
+        if how == 0 and (self.cursor.y, self.cursor.x) == (0, 0):
+            rows = (self.buffer[y] for y in range(self.lines))
+            self.history.top.extend(copy(row) for row in rows if row)
+        super().erase_in_display(how, *args, **kwargs)
+
+
 class Screen:
     """A terminal of some size; what was written to it, scrollback included."""
 
     def __init__(self, columns: int, lines: int) -> None:
-        self.screen = pyte.HistoryScreen(columns, lines, history=100_000, ratio=1)
+        self.screen = _KeepsWhatIsCleared(columns, lines, history=100_000, ratio=1)
         self.screen.set_mode(pyte.modes.LNM)  # the tty makes LF a CR LF
         self._stream = pyte.Stream(self.screen)
         self.written = ""
+        self._stream.feed("\n")  # an answer never begins at the very top
 
     def write(self, text: str) -> int:
         self.written += text

@@ -71,7 +71,9 @@ class StreamingMarkdown:
         settled = self._settle(width) if self._has_new_line else []
         if self._live:
             live = self._render(self._parse(self._tail), width)
-            self._replace(settled, live[-max(height - 1, 1) :])
+            # Not from the very top: what is cleared there some terminals put into the scrollback.
+            shown = max(height - 2, 0)
+            self._replace(settled, live[-shown:] if shown else [])
         elif settled:
             self._replace(settled, [])
 
