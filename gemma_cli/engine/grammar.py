@@ -68,6 +68,7 @@ class _Tokenizer:
     """llguidance's view of a vocabulary, built in a thread: 0.5 s, most of it for its trie."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
+        self._tokenize = _tokenize(vocabulary)
         self._built: LLTokenizer | None = None
         self._failure: BaseException | None = None
         self._thread = threading.Thread(
@@ -88,15 +89,47 @@ class _Tokenizer:
 
     def _build(self, vocabulary: Vocabulary) -> None:
         try:
-            self._built = _tokenizer(vocabulary)
+            self._built = _tokenizer(vocabulary, self._tokenize)
         except BaseException as failure:  # the thread that asks raises it
             self._failure = failure
 
 
-def _tokenizer(vocabulary: Vocabulary) -> LLTokenizer:
-    from llguidance import LLTokenizer
+# llama_tokenize's: vocabulary, text and its bytes, ids and room for them, two options.
+_Tokenize = ctypes.CFUNCTYPE(
+    ctypes.c_int32,
+    ctypes.c_void_p,
+    ctypes.POINTER(ctypes.c_char),
+    ctypes.c_int32,
+    ctypes.POINTER(ctypes.c_int32),
+    ctypes.c_int32,
+    ctypes.c_bool,
+    ctypes.c_bool,
+)
 
-    from gemma_cli.engine.library import C
+
+def _tokenize(vocabulary: Vocabulary) -> Any:
+    """llama_tokenize for the grammar's own texts, which are data as people's words are.
+
+    llama.cpp's would find control tokens in them, and make spaces of U+2581.
+    """
+    found = weakref.ref(vocabulary)
+
+    def tokenize(_: Any, text: Any, size: int, ids: Any, room: int, *_options: bool) -> int:
+        vocabulary = found()
+        assert vocabulary is not None, "a vocabulary outlives its grammars"
+        plain = vocabulary.plain(text[:size].decode("utf-8", "replace"))
+        if len(plain) > room:
+            return -len(plain)
+        for index, token in enumerate(plain):
+            ids[index] = token
+        return len(plain)
+
+    return _Tokenize(tokenize)
+
+
+def _tokenizer(vocabulary: Vocabulary, tokenize: Any) -> LLTokenizer:
+    """tokenize: as llama_tokenize; it must outlive the result."""
+    from llguidance import LLTokenizer
 
     pieces = vocabulary.pieces()
     special = vocabulary.special_tokens()
@@ -106,7 +139,7 @@ def _tokenizer(vocabulary: Vocabulary) -> LLTokenizer:
     return LLTokenizer.from_llamacpp(  # type: ignore[attr-defined, no-any-return]
         tokens=pieces,
         vocab_ptr=vocabulary.pointer,
-        tokenize_fptr=ctypes.cast(C._lib.llama_tokenize, ctypes.c_void_p).value,
+        tokenize_fptr=ctypes.cast(tokenize, ctypes.c_void_p).value,
         eos_token=_end_tokens(vocabulary, special),
         slices=[],  # precomputed parts of masks: half a second more, and masks are rare here
     )

@@ -9,6 +9,7 @@ from typing import Any
 from gemma_cli.errors import UsageError
 
 _LARGEST = 1024 * 1024  # characters
+_EXACT = 2**53  # the compiler rounds larger numbers, and crashes on -2**63
 
 # Keywords by what they hold. JSON Schema 2020-12, and of older drafts what is still written.
 _ONE = {
@@ -81,6 +82,8 @@ def parse_schema(text: str, check: Check) -> Any:
         for place, part in _walk(schema, "#"):
             _look_at(place, part, schema)
         if fault := check(schema):
+            if "recursion limit exceeded" in fault:
+                raise RecursionError
             place, fault = _innermost(schema, fault, check)
             raise UsageError(f"the schema cannot be used: {_line(fault)} (at {place})")
         if not _ends(schema, schema, frozenset()):
@@ -131,6 +134,11 @@ def _look_at(place: str, schema: Any, root: Any) -> None:
             )
         if keyword in _DEFINITIONS and not isinstance(schema[keyword], dict):
             raise UsageError(f"{keyword} must be an object (at {place})")
+        if (number := _too_large(keyword, schema[keyword])) is not None:
+            raise UsageError(
+                f"{keyword} has the number {str(number)[:40]}; beyond {_EXACT} none is exact "
+                f"(at {place})"
+            )
     reference = schema.get("$ref")
     if reference is None:
         return
@@ -143,6 +151,19 @@ def _look_at(place: str, schema: Any, root: Any) -> None:
         )
     if reference[1:2] in ("", "/") and _resolve(reference, root) is None:
         raise UsageError(f"$ref leads nowhere: {reference} (at {place})")
+
+
+def _too_large(keyword: str, value: Any) -> float | None:
+    """The number in a keyword's value that its answers could not be held to, if there is one."""
+    if keyword in ("const", "enum") and isinstance(value, dict | list):
+        parts = value.values() if isinstance(value, dict) else value
+        return next((n for part in parts if (n := _too_large(keyword, part)) is not None), None)
+    if not isinstance(value, int | float):
+        return None
+    low = -_EXACT if keyword in ("const", "enum", "maximum", "exclusiveMaximum") else None
+    high = _EXACT if keyword in ("const", "enum", "minimum", "exclusiveMinimum") else None
+    within = (low is None or value >= low) and (high is None or value <= high)
+    return None if within and abs(value) != float("inf") else value
 
 
 def _near(keyword: str) -> str | None:
@@ -180,7 +201,7 @@ def _ends(schema: Any, root: Any, within: frozenset[str]) -> bool:
     if not isinstance(schema, dict):
         return True
     reference = schema.get("$ref")
-    if isinstance(reference, str):
+    if isinstance(reference, str) and reference[1:2] in ("", "/"):  # not an anchor
         if reference in within:
             return False
         if not _ends(_resolve(reference, root), root, within | {reference}):
@@ -227,6 +248,10 @@ def _line(fault: str) -> str:
     fault = fault.splitlines()[-1].removeprefix("error: ") if "\n" in fault else fault
     if fault.startswith("oneOf "):
         return "the alternatives of oneOf may overlap, which is not supported; anyOf is"
+    if fault.startswith("Failed to generate regex for "):
+        return "the limits of a number are too large"
+    if fault == "decimal literal invalid":
+        return "the limit of a length is too large"
     if "Regex is empty" in fault:
         return "what it says of a text cannot all hold at once"
     if fault.startswith("Unimplemented keys: "):
