@@ -30,7 +30,8 @@ class Behaviour:
     status, headers: answer this instead. drop_at: close there; reset: with a TCP
     reset. stall_at: stop there for stall_s. flip_at: one bit of that byte is wrong.
     ignore_range: the whole file, 200. wrong_range: another place than asked for.
-    rate: bytes a second. hang_s: wait before answering. body: send this instead.
+    hold: instead of stall_s, stop until this is set. rate: bytes a second.
+    hang_s: wait before answering. body: send this instead.
     """
 
     status: int | None = None
@@ -39,6 +40,7 @@ class Behaviour:
     reset: bool = False
     stall_at: int | None = None
     stall_s: float = 60.0
+    hold: threading.Event | None = None
     flip_at: int | None = None
     ignore_range: bool = False
     wrong_range: bool = False
@@ -88,6 +90,8 @@ class LoopbackHub:
         self.content_always = GOOD
         self.hub_always = GOOD
         self.links = 0
+        self.most_at_once = 0  # answers of the content host
+        self.at_work = 0
         self.lock = threading.Lock()
         self._hub = _Server(self, "hub")
         self._content = _Server(self, "content")
@@ -275,8 +279,17 @@ class _Handler(BaseHTTPRequestHandler):
         if status == 206:
             self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
         self.end_headers()
-        if self.command != "HEAD":
+        if self.command == "HEAD":
+            return
+        hub = self.server.hub
+        with hub.lock:
+            hub.at_work += 1
+            hub.most_at_once = max(hub.most_at_once, hub.at_work)
+        try:
             self._send(data, start, end, behaviour)
+        finally:
+            with hub.lock:
+                hub.at_work -= 1
 
     def _send(self, data: bytes, start: int, end: int, behaviour: Behaviour) -> None:
         if behaviour.flip_at is not None:
@@ -293,7 +306,7 @@ class _Handler(BaseHTTPRequestHandler):
             position = stop
             if behaviour.stall_at is not None and position >= behaviour.stall_at and not stalled:
                 stalled = True
-                time.sleep(behaviour.stall_s)
+                (behaviour.hold or threading.Event()).wait(behaviour.stall_s)
             if behaviour.drop_at is not None and position >= behaviour.drop_at:
                 self._hang_up(behaviour.reset)
                 return

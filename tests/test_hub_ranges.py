@@ -24,7 +24,7 @@ def hub(home: Env) -> Iterator[LoopbackHub]:
     with loopback_hub() as server:
         server.add(REPO, {FILE: DATA}, license="mit")
         home.update(server.environment())
-        home["HF_HUB_DOWNLOAD_TIMEOUT"] = "2"
+        home["HF_HUB_DOWNLOAD_TIMEOUT"] = "60"
         yield server
 
 
@@ -44,13 +44,13 @@ def part(home: Env) -> Path:
 
 
 def finish(process: subprocess.Popen[str], home: Env) -> None:
-    said = process.communicate(timeout=60)[1]
+    said = process.communicate(timeout=300)[1]
     assert process.returncode == 0, said
     assert part(home).with_suffix("").read_bytes() == DATA
 
 
 def wait_for(home: Env, count: int) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not (part(home).exists() and part(home).stat().st_size >= count):
         assert time.monotonic() < deadline, "nothing arrives"
         time.sleep(0.02)
@@ -58,11 +58,9 @@ def wait_for(home: Env, count: int) -> None:
 
 def test_where_a_connection_is_slow_several_are_used(hub: LoopbackHub, home: Env) -> None:
     hub.content_always = Behaviour(rate=6 * MIB)
-    began = time.monotonic()
     finish(start(home), home)
-    # One connection would take 16 s.
-    assert time.monotonic() - began < 11
     assert len(hub.gets()) > 4
+    assert hub.most_at_once > 1
 
 
 def test_killed_and_gone_on_with(hub: LoopbackHub, home: Env) -> None:

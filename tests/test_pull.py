@@ -176,7 +176,7 @@ def on_terminal(env: Env, typed: bytes, *arguments: str) -> tuple[int, str]:
     os.close(slave)
     said, answered = b"", False
     while True:
-        if not select.select([master], [], [], 20)[0]:
+        if not select.select([master], [], [], 90)[0]:
             process.kill()
             raise AssertionError(f"nothing more after {said!r}")
         try:
