@@ -50,20 +50,8 @@ _TOKEN = 4  # characters
 _COMMON = ("the", "of", "and", "to", "a", "in", "is", "it")
 _MEDIANS: Sequence[tuple[Role, int]] = (("user", 15), ("assistant", 120))
 _QUERIES = (
-    *(
-        "the",
-        "the of and",
-        '"of and"',
-        "t",
-        "to",
-        "the s",
-        "rare",
-        "café",
-        '"no such phrase"',
-        "pdf",
-        "papers 1",
-    ),
-    "the of and to a in is i",
+    *("the", "the of and", '"of and"', "t", "to", "the s", "rare", "café", '"no such phrase"'),
+    *("the of and to a in is i", "pdf", "papers 1"),
 )
 
 

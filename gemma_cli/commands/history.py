@@ -119,7 +119,7 @@ def _print_hit(hit: Hit) -> None:
     shown += clean_line(hit.excerpt[end:])
     title = clean_line(hit.title)
     place = hit.role if hit.document is None else clean_line(hit.document)
-    print(f"{hit.conversation}  {day(hit.created)}  {place}  {title}\n    {shown}")
+    print(f"{hit.conversation}  {day(hit.created)}  {place}  {title}\n    {shown.strip()}")
 
 
 def _hit_facts(hit: Hit) -> dict[str, object]:
