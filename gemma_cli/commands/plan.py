@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gemma_cli.commands.planning.targets import Candidate
-    from gemma_cli.errors import ModelFileError
+    from gemma_cli.errors import DoesNotFitError, ModelFileError
     from gemma_cli.machine.devices import Machine
     from gemma_cli.machine.memory import Plan, Wishes
 
@@ -127,15 +126,15 @@ class _Report:
         self, chosen: Candidate, machine: Machine, wishes: Wishes, *, another: bool
     ) -> None:
         from gemma_cli.commands.planning.fitting import explained
-        from gemma_cli.commands.planning.targets import plan_or_refusal
+        from gemma_cli.machine.memory import attempt, refusal
 
         self._chosen, self._machine, self._wishes = chosen, machine, wishes
         self._another = another
-        self._plan, self.refusal = plan_or_refusal(chosen.header, machine, wishes)
-        if self.refusal is not None:
-            self.refusal = explained(
-                self.refusal, chosen.name, chosen.quant, machine, replace(wishes, force=False)
-            )
+        self._plan, fits = attempt(chosen.header, machine, wishes)
+        self.refusal: DoesNotFitError | None = None
+        if not fits:
+            error = refusal(chosen.header, machine, wishes, self._plan)
+            self.refusal = explained(error, chosen.name, chosen.quant, machine, wishes)
         self._host_bandwidth, self._gpu_bandwidth = self._bandwidths()
         self.unloadable: ModelFileError | None = None
         self._confirmed = self._ask() if chosen.path and not another else None
@@ -216,14 +215,14 @@ class _Report:
         return forced + self.refusal.message
 
     def _row(self, candidate: Candidate) -> dict[str, Any]:
-        from gemma_cli.commands.planning.targets import plan_or_refusal
+        from gemma_cli.machine.memory import attempt
 
-        made, refusal = plan_or_refusal(candidate.header, self._machine, self._wishes)
+        made, fits = attempt(candidate.header, self._machine, self._wishes)
         return {
             "quant": candidate.quant,
             "n_ctx": made.n_ctx,
             "gpu_layers": made.gpu_layers,
-            "fits": refusal is None,
+            "fits": fits,
             "bytes": candidate.header.file_bytes,
             "needed": sum(share.needed for share in made.shares),
             "here": candidate.here,

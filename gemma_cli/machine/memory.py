@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from gemma_cli.errors import UsageError
+from gemma_cli.errors import DoesNotFitError, UsageError
 from gemma_cli.machine.devices import Device, Machine
 from gemma_cli.machine.layout import (
     CPU_UBATCH,
@@ -39,9 +39,11 @@ __all__ = [
     "Plan",
     "Share",
     "Wishes",
+    "attempt",
     "kv_bytes",
     "layouts",
     "plan",
+    "refusal",
     "remaining",
 ]
 
@@ -62,6 +64,19 @@ def plan(header: Header, machine: Machine, wishes: Wishes) -> Plan:
     layers as fit beside the KV cache. The context is the largest halving of
     min(trained, 32768) that fits, never silently under 4096.
     """
+    made, fits = attempt(header, machine, wishes)
+    if not fits and not wishes.force:
+        raise refusal(header, machine, wishes, made)
+    return made
+
+
+def refusal(header: Header, machine: Machine, wishes: Wishes, closest: Plan) -> DoesNotFitError:
+    """Why the closest plan does not fit, and what would: a second's work where there are GPUs."""
+    return does_not_fit(header, closest, _smaller(header, machine, wishes), wishes)
+
+
+def attempt(header: Header, machine: Machine, wishes: Wishes) -> tuple[Plan, bool]:
+    """The plan to take and True; where none fits the smallest that was tried, and False."""
     tried, chosen = _choice(header, machine, wishes)
     too_dear = False
     if chosen is None and machine.gpus and wishes.gpu_layers is None:
@@ -69,21 +84,19 @@ def plan(header: Header, machine: Machine, wishes: Wishes) -> Plan:
         too_dear = any(candidate.gpu_layers for candidate in tried)
         on_host, chosen = _choice(header, machine, replace(wishes, gpu_layers=0))
         tried = tried if chosen is None else on_host
-    if chosen is None:
-        if not wishes.force:
-            raise does_not_fit(header, tried[-1], _smaller(header, machine, wishes), wishes)
-        chosen = tried[-1]
-    hindered = _hindered(header, machine, wishes, chosen)
-    where = _where(chosen, machine, wishes)
-    if not chosen.gpu_layers and (too_dear or hindered):
+    made = chosen or tried[-1]
+    hindered = _hindered(header, machine, wishes, made)
+    where = _where(made, machine, wishes)
+    if not made.gpu_layers and (too_dear or hindered):
         where = _TOO_DEAR if too_dear else _FIRST_FULL
-    spare = chosen.host.left - HOST_MARGIN
-    return replace(
-        chosen,
-        why=f"{where}; {_why_that_context(chosen, tried, wishes)}",
+    spare = made.host.left - HOST_MARGIN
+    made = replace(
+        made,
+        why=f"{where}; {_why_that_context(made, tried, wishes)}",
         checkpoint_bytes=max(0, min(_MOST_FOR_CHECKPOINTS, spare // 2)),
-        notes=(*chosen.notes, *hindered),
+        notes=(*made.notes, *hindered),
     )
+    return made, chosen is not None
 
 
 def _choice(header: Header, machine: Machine, wishes: Wishes) -> tuple[list[Plan], Plan | None]:

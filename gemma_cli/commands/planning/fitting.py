@@ -9,7 +9,7 @@ from functools import cache
 
 from gemma_cli.errors import DoesNotFitError, GemmaError
 from gemma_cli.machine.devices import Machine, this_machine
-from gemma_cli.machine.memory import GPU_MARGIN, Plan, Wishes, layouts, plan
+from gemma_cli.machine.memory import GPU_MARGIN, Plan, Wishes, attempt, layouts, plan
 from gemma_cli.machine.sizes import parse_size
 from gemma_cli.models.anatomy import tensors_of
 from gemma_cli.models.choice import Fit, best_file, planned_bytes
@@ -54,9 +54,8 @@ class MachineCapacity:
         n_ctx = min(USEFUL_CTX, header.n_ctx_train or USEFUL_CTX)
         wishes = Wishes(n_ctx=n_ctx, beside=beside, gpu_margin=self._margin)
         (layout,) = layouts(header, replace(self._machine, gpus=()), wishes)
-        try:
-            chosen = plan(header, self._machine, wishes)
-        except DoesNotFitError:
+        chosen, fits = attempt(header, self._machine, wishes)
+        if not fits:
             return Fit(layout.host.needed, fits=False)
         fast = chosen.all_on_gpu or not self._machine.gpus
         return Fit(layout.host.needed, not self._whole_on_gpu or chosen.all_on_gpu, fast)
@@ -143,7 +142,7 @@ def explained(
 def _fits(entry: CatalogModel, quant: str, machine: Machine, wishes: Wishes) -> bool:
     header = expected_header(entry, quant)
     try:
-        return header is not None and bool(plan(header, machine, wishes))
+        return header is not None and attempt(header, machine, wishes)[1]
     except GemmaError:
         return False
 

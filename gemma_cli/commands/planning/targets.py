@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gemma_cli.commands.planning.fitting import MachineCapacity, expected_header
-from gemma_cli.errors import DoesNotFitError, ModelFileError, ModelNotFoundError, UsageError
+from gemma_cli.errors import ModelFileError, ModelNotFoundError, UsageError
 from gemma_cli.machine.devices import Device, Machine, this_machine
-from gemma_cli.machine.memory import Plan, Wishes, plan
 from gemma_cli.machine.sizes import parse_size
 from gemma_cli.models.catalog import ModelRef, canonical_quant, load_catalog
 from gemma_cli.models.choice import best_file
@@ -167,13 +166,3 @@ def _remote(ref: ModelRef, capacity: MachineCapacity, report: Report) -> Candida
         header = replace(header, tensors=tensors, tensor_bytes=whole)
     header = replace(header, file_bytes=whole)
     return Candidate(wanted.name, wanted.quant or header.quant, header, stated=whole)
-
-
-def plan_or_refusal(
-    header: Header, machine: Machine, wishes: Wishes
-) -> tuple[Plan, DoesNotFitError | None]:
-    """A plan that fits; or the one that --force would carry out, and why it does not fit."""
-    try:
-        return plan(header, machine, replace(wishes, force=False)), None
-    except DoesNotFitError as error:
-        return plan(header, machine, replace(wishes, force=True)), error
