@@ -89,7 +89,6 @@ class Screen:
         self.screen.set_mode(pyte.modes.LNM)  # the tty makes LF a CR LF
         self._stream = pyte.Stream(self.screen)
         self.written = ""
-        self._stream.feed("\n")  # an answer never begins at the very top
 
     def write(self, text: str) -> int:
         self.written += text

@@ -21,6 +21,9 @@ _PAINT_SHARE = 8
 _SLOWEST_FRAME_S = 1.0
 
 _BEGIN_UPDATE, _END_UPDATE = "\x1b[?2026h", "\x1b[?2026l"
+# From the second column: a screen that is cleared from its very first cell goes into the
+# scrollback in tmux.
+_ERASE_BELOW = "\x1b[2K\x1b[C\x1b[J\r"
 _NO_WRAP, _WRAP = "\x1b[?7l", "\x1b[?7h"
 
 
@@ -71,9 +74,7 @@ class StreamingMarkdown:
         settled = self._settle(width) if self._has_new_line else []
         if self._live:
             live = self._render(self._parse(self._tail), width)
-            # Not from the very top: what is cleared there some terminals put into the scrollback.
-            shown = max(height - 2, 0)
-            self._replace(settled, live[-shown:] if shown else [])
+            self._replace(settled, live[-max(height - 1, 1) :])
         elif settled:
             self._replace(settled, [])
 
@@ -116,7 +117,7 @@ class StreamingMarkdown:
         if stops() != self._stops:  # the shell wrote below it: painted anew below that
             self._stops, self._painted = stops(), 0
         up = f"\x1b[{self._painted}A" if self._painted else ""
-        erase = f"\r{up}\x1b[J" if self._painted else ""
+        erase = f"\r{up}{_ERASE_BELOW}" if self._painted else ""
         body = "".join(f"{line}\n" for line in settled)
         tail = "".join(f"{line}\n" for line in live)
         if self._live:
