@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from gemma_cli.chat.conversation import Conversation
@@ -20,10 +21,15 @@ from tests.fake_engine import FakeEngine
 
 
 def _pieces(answer: Any) -> Any:
-    """An answer in pieces may have thoughts: {"thought": "Hm."}."""
-    if isinstance(answer, str):
-        return answer
-    return [piece if isinstance(piece, str) else Piece(piece["thought"], True) for piece in answer]
+    """An answer in pieces may have thoughts, and may stand still until a file is there:
+    {"thought": "Hm."}, {"until": "/a/path"}."""
+    return answer if isinstance(answer, str) else [_piece(piece) for piece in answer]
+
+
+def _piece(piece: Any) -> Any:
+    if isinstance(piece, str):
+        return piece
+    return Path(piece["until"]) if "until" in piece else Piece(piece["thought"], True)
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """An Engine (engine/protocol.py) that answers with given texts, a word at a time.
 
-A token is a word. Loading, prefill and every token can be made to take time.
+A token is a word. Loading and every token can be made to take time, or to wait for a file.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from gemma_cli.engine.protocol import (
     Done,
@@ -24,11 +25,15 @@ from gemma_cli.engine.protocol import (
 )
 from gemma_cli.errors import GemmaError
 
+Word = str | Piece | GemmaError | Path
+
 
 class FakeGeneration:
+    """words: an error is raised; at a path the answer stands still until that file is there."""
+
     def __init__(
         self,
-        words: Sequence[str | Piece | GemmaError],
+        words: Sequence[Word],
         prompt: Prompt,
         n_ctx: int,
         token_s: float,
@@ -53,29 +58,43 @@ class FakeGeneration:
             if said == self._cap:
                 reason = "length"
                 break
-            if self._token_s:
-                self._cancelled.wait(self._token_s)
+            self._pause(word)
             if self._cancelled.is_set():
                 reason = "cancelled"
                 break
             if isinstance(word, GemmaError):
                 raise word
+            if isinstance(word, Path):
+                continue
             said += 1
             yield Piece(word) if isinstance(word, str) else word
         size = len(self._prompt.tokens)
         timings = Timings(0.5, 0.01, 1000.0, 50.0, 0.01 + said / 50)
         yield Done(reason, Usage(size, 0, said), timings, self._n_ctx, size + said, 7)
 
+    def _pause(self, word: Word) -> None:
+        """In short steps: a signal is noticed between them."""
+        until = time.monotonic() + self._token_s
+        while not self._cancelled.is_set():
+            left = until - time.monotonic()
+            if left <= 0 and not (isinstance(word, Path) and not word.exists()):
+                return
+            self._cancelled.wait(min(max(left, 0.002), 0.02))
+
 
 class FakeEngine:
-    """answers: one for each question, then an echo of the question."""
+    """answers: one for each question, then an echo of the question.
+
+    load_gate: a file; the model is loaded once it is there.
+    """
 
     def __init__(
         self,
-        answers: Sequence[str | Sequence[str | Piece | GemmaError]] = (),
+        answers: Sequence[str | Sequence[Word]] = (),
         *,
         n_ctx: int = 4096,
         load_s: float = 0.0,
+        load_gate: str | None = None,
         token_s: float = 0.0,
         failure: GemmaError | None = None,
         warnings: tuple[str, ...] = (),
@@ -86,6 +105,7 @@ class FakeEngine:
         self._failure, self._warnings = failure, warnings
         self._thinks = thinks
         self._load_s = load_s
+        self._load_gate = Path(load_gate) if load_gate else None
         self._started = time.monotonic()
         self.asked: list[tuple[Message, ...]] = []
         self.thinking: list[bool | None] = []
@@ -97,6 +117,8 @@ class FakeEngine:
         self._rendered: dict[Prompt, tuple[tuple[Message, ...], bool | None]] = {}
 
     def progress(self) -> float:
+        if self._load_gate is not None:
+            return 1.0 if self._load_gate.exists() else 0.5
         if not self._load_s:
             return 1.0
         return min(1.0, (time.monotonic() - self._started) / self._load_s)
@@ -151,9 +173,9 @@ class FakeEngine:
         self.closed = True
 
 
-def _words(text: str) -> list[str | Piece | GemmaError]:
+def _words(text: str) -> list[Word]:
     """Words with the white space that precedes them: their join is the text."""
-    words: list[str | Piece | GemmaError] = []
+    words: list[Word] = []
     start = 0
     for end in range(1, len(text)):
         if text[end].isspace() and not text[end - 1].isspace():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -14,9 +15,11 @@ if sys.platform == "win32":
 from tests.conftest import Env, program
 from tests.emulator import Terminal
 from tests.test_chat_terminal import READY, fake_chat, saved_turns
+from tests.test_waiting import EVALUATING
 
 CTRL_C, CTRL_D = "\x03", "\x04"
-AT_ONCE = 2.0  # seconds, on a machine that others use too
+# Seconds. What is stopped would take longer, also on a quick machine; others use this one too.
+AT_ONCE = 10.0
 
 
 def leave(terminal: Terminal) -> str:
@@ -31,17 +34,18 @@ def real_chat(env: Env, *options: str) -> Terminal:
     return Terminal([*program(), "chat", "gemma3:270m-pt", "--no-read-ahead", *options], env)
 
 
-def test_while_loading(home: Env) -> None:
-    with fake_chat(home, load_s=3.0) as terminal:
+def test_while_loading(home: Env, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    with fake_chat(home, load_gate=str(gate)) as terminal:
         terminal.wait_for(READY)
         terminal.send("first\r")
         terminal.wait_for("loading the model: ")
-        started = time.monotonic()
         terminal.send(CTRL_C)
-        terminal.wait_for("Stopped before the answer began")
-        assert time.monotonic() - started < AT_ONCE
+        terminal.wait_for("Stopped before the answer began")  # and it loads still
         terminal.send("second\r")
-        terminal.wait_for("You said: second", timeout=30)
+        terminal.wait_for("(?s)Stopped before.*loading the model: ")
+        gate.touch()
+        terminal.wait_for("You said: second")
         leave(terminal)
     assert [text for text, _ in saved_turns(home)][:2] == ["first", "second"]
 
@@ -55,16 +59,16 @@ def test_while_the_real_model_reads_and_while_it_writes(with_demo: Env) -> None:
         terminal.paste(text)
         terminal.wait_for("899. The lamp")
         terminal.send("\r")
-        time.sleep(2.0)
+        terminal.wait_for(EVALUATING)
         started = time.monotonic()
         terminal.send(CTRL_C)
-        terminal.wait_for(r"Stopped\. What was said is kept\.|Stopped before the answer began")
+        terminal.wait_for("Stopped before the answer began")
         assert time.monotonic() - started < AT_ONCE
         terminal.settle(0.2)
         terminal.send("/undo\r")
         terminal.settle(0.5)
         terminal.send("Hello\r")
-        terminal.wait_for(r">>> Hello\n(?s:.){100}")
+        terminal.wait_for(r">>> Hello\n(?!\s*gemma3:)(?s:.){100}")  # no line below a prompt
         started = time.monotonic()
         terminal.send(CTRL_C)
         terminal.wait_for(r"(?s)>>> Hello.*Stopped\. What was said is kept\.")
@@ -73,7 +77,7 @@ def test_while_the_real_model_reads_and_while_it_writes(with_demo: Env) -> None:
 
 
 def test_many_times_in_one_answer(home: Env) -> None:
-    with fake_chat(home, answers=["word " * 500, "again"], token_s=0.01) as terminal:
+    with fake_chat(home, answers=["word " * 5000, "again"], token_s=0.01) as terminal:
         terminal.wait_for(READY)
         terminal.send("go\r")
         terminal.wait_for("word word")
@@ -184,5 +188,6 @@ def test_while_the_program_starts(with_demo: Env, after: float) -> None:
             terminal.send("/exit\r")
             assert terminal.wait_end() == 0
         else:
-            assert terminal.process.returncode in (130, -2)
-        assert "gemma_cli" not in terminal.text()  # no traceback of ours
+            early = "Fatal Python error" in terminal.text()  # before any line of ours
+            assert terminal.process.returncode in (130, -2) or early
+        assert ", in _run" not in terminal.text()  # no traceback of ours

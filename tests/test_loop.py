@@ -21,7 +21,7 @@ from gemma_cli.chat.interface import Show, Talk
 from gemma_cli.chat.journal import HistoryJournal, NoJournal
 from gemma_cli.chat.loop import ChatLoop
 from gemma_cli.chat.session import Session
-from gemma_cli.engine.protocol import Message, Piece, Prompt, Sampling
+from gemma_cli.engine.protocol import Generation, Message, Piece, Prompt, Sampling
 from gemma_cli.errors import EngineError, ExitCode, GemmaError, ModelFileError
 from gemma_cli.terminal.lines import Entry
 from tests.fake_engine import FakeEngine
@@ -156,17 +156,48 @@ def test_ctrl_c_keeps_what_was_said() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+class PressedEarly(FakeEngine):
+    """Ctrl-C comes while the first word of the first answer is waited for."""
+
+    def generate(self, prompt: Prompt, sampling: Sampling) -> Generation:
+        if self.generations:
+            self._token_s = 0.0
+        else:
+            threading.Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()
+        return super().generate(prompt, sampling)
+
+
 def test_ctrl_c_before_the_first_word() -> None:
-    threading.Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()
-    _, writer, session = run(FakeEngine(["late", "again"], token_s=0.3), "hurry", "/regen")
+    _, writer, session = run(PressedEarly(["late", "again"], token_s=60), "hurry", "/regen")
     assert writer.said == ["Stopped before the answer began. /regen has the question answered."]
     assert [turn.text for turn in session.conversation.path()] == ["hurry", "again"]
 
 
-def test_ctrl_c_while_the_model_loads() -> None:
-    engine = FakeEngine(["late"], load_s=0.5)
-    threading.Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()
-    code, writer, session = run(engine, "hurry", "again")
+class PressedWhileLoading(Record):
+    """Ctrl-C comes while the model is waited for; it is loaded a while after that."""
+
+    def __init__(self, gate: Path) -> None:
+        super().__init__()
+        self._press: Callable[[], None] | None = self._stop
+        self._gate = gate
+
+    def _stop(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+        threading.Timer(0.3, self._gate.touch).start()
+
+    @contextmanager
+    def loading(self, progress: Callable[[], float]) -> Iterator[None]:
+        press, self._press = self._press, None
+        if press:
+            threading.Timer(0.1, press).start()
+        with super().loading(progress):
+            yield
+
+
+def test_ctrl_c_while_the_model_loads(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    engine = FakeEngine(["late"], load_gate=str(gate))
+    code, writer, session = run(engine, "hurry", "again", writer=PressedWhileLoading(gate))
     assert code == 0
     assert "Stopped before the answer began" in writer.said[0]
     assert engine.asked == [(Message("user", "again"),)]
@@ -218,7 +249,7 @@ class Waiting(Script):
         self.told.set()
 
     def read(self, initial: str = "") -> Entry | None:
-        assert self.told.wait(5)
+        assert self.told.wait(60)
         return super().read(initial)
 
 

@@ -8,7 +8,6 @@ import re
 import shlex
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -345,8 +344,6 @@ def test_ctrl_z_without_a_shell_does_not_freeze_the_chat(home: Env) -> None:
         terminal.send("go\r")
         terminal.wait_for("word word word")
         terminal.send(CTRL_Z)
-        started = time.monotonic()
         terminal.wait_for(r"word\s+>>>")
-        assert time.monotonic() - started < 15
         terminal.send(CTRL_D)
         assert terminal.wait_end() == 0
