@@ -77,6 +77,14 @@ def test_documents_are_found_by_name_and_text(history: History) -> None:
     assert sorted(found(history, "sum")) == [(number, "user", None) for number in (1, 2, 3)]
 
 
+def test_the_documents_of_an_imported_chat_are_found(history: History) -> None:
+    conversation = chat_about(Attachment("a.txt", "apple"), pinned=(Attachment("b.txt", "pear"),))
+    first, second = history.import_chats([(conversation, "m")] * 2)
+    history.remove(first)
+    assert found(history, "apple") == [(second, "user", "a.txt")]
+    assert found(history, "pear") == [(second, "system", "b.txt")]
+
+
 def test_a_long_document_is_one_hit_where_the_words_stand(history: History) -> None:
     history.add(chat_about(Attachment("book.txt", _BOOK)), "m")
     assert passages_kept(history) > 5
