@@ -102,6 +102,65 @@ def test_settings_that_cannot_be_read(gemma: Gemma, home: Env) -> None:
     assert "'temp' must be a number" in found["text"]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("ctx", '"potato"', "number or auto"),
+        ("gpu_layers", "-1", "0 or more"),
+        ("gpu_margin", '"x"', "amount of memory"),
+        ("top_p", "7", "top-p"),
+        ("model", '"nosuch"', "nosuch"),
+    ],
+)
+def test_a_setting_that_every_chat_would_refuse(
+    gemma: Gemma, home: Env, key: str, value: str, said: str
+) -> None:
+    file = Path(home["GEMMA_HOME"], "config", "config.toml")
+    file.parent.mkdir(parents=True)
+    file.write_text(f"{key} = {value}\n")
+    found = problem(gemma("doctor", "--json", env=OFFLINE), "settings")
+    assert "config.toml" in found["text"]
+    assert said in found["text"]
+    assert found["fix"] == f"gemma config unset {key}"
+    assert gemma("config", "unset", key).returncode == 0
+    (well,) = of(gemma("doctor", "--json", env=OFFLINE), "settings")
+    assert well["state"] == "good"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("GEMMA_CTX", "potato", "number or auto"),
+        ("GEMMA_TEMP", "warm", "takes a number"),
+        ("GEMMA_MODEL", "nosuch", "nosuch"),
+    ],
+)
+def test_a_variable_that_every_chat_would_refuse(
+    gemma: Gemma, variable: str, value: str, said: str
+) -> None:
+    found = problem(gemma("doctor", "--json", env=OFFLINE | {variable: value}), "settings")
+    assert variable in found["text"]
+    assert said in found["text"]
+    assert found["fix"] == f"unset {variable}"
+
+
+def test_models_that_cannot_be_kept_where_hf_home_says(gemma: Gemma, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    env = OFFLINE | {"HF_HOME": str(tmp_path / "file")}
+    found = problem(gemma("doctor", "--json", env=env), "disk")
+    assert "HF_HOME" in found["fix"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such limit")
+def test_a_disk_without_room_for_a_chat(home: Env) -> None:
+    """A file may be made there, and nothing be written to it: as on a disk that is full."""
+    limited = ["sh", "-c", 'ulimit -f 16; exec "$@"', "sh", *program(), "doctor", "--json"]
+    done = subprocess.run(limited, env=home | OFFLINE, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    found = [each for each in of(done, "folders") if each["state"] == "problem"]
+    assert {each["text"].split(":")[0] for each in found} == {"data", "state", "cache"}
+
+
 def test_a_library_that_does_not_load(gemma: Gemma, tmp_path: Path) -> None:
     for name in ("libllama.so", "libllama.dylib", "llama.dll"):
         (tmp_path / name).write_bytes(b"not a library")

@@ -2,27 +2,74 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
-from gemma_cli.commands.checking.finding import Finding
+from gemma_cli.commands.checking.finding import Finding, State
 
 _HUB_S = 4.0
 _ROOM = 5_000_000_000  # a small Gemma, and some more
+_LEAST = 64 << 10  # bytes, about what the first chat takes
 _HISTORY = "history.db"
 
 
 def settings() -> Iterator[Finding]:
+    """Is there a value that every chat would refuse, in config.toml or in a variable?"""
+    from gemma_cli.commands.config import variables
+    from gemma_cli.errors import GemmaError
     from gemma_cli.settings import load_settings, settings_file
 
-    load_settings()
+    chosen = load_settings()
     path = settings_file()
-    yield Finding("settings", "good", str(path) if path.exists() else f"none set in {path}")
+    sound = True
+    for key, variable in variables().items():
+        text, stated = os.environ.get(variable), getattr(chosen, key)
+        try:
+            _check_setting(key, _typed(key, text) if text else stated)
+        except (GemmaError, ValueError) as error:
+            sound = False
+            said = getattr(error, "message", f"takes a number, not '{text}'")
+            where, mend = str(path), f"gemma config unset {key}"
+            if text:
+                where, mend = variable, f"unset {variable}"
+            yield Finding("settings", "problem", f"{where}: {said}", mend)
+    if sound:
+        yield Finding("settings", "good", str(path) if path.exists() else f"none set in {path}")
+
+
+def _typed(key: str, text: str) -> object:
+    """What a variable says, by its key's kind of value; None for kinds that are let be."""
+    from gemma_cli.settings import accepted_types
+
+    accepted = accepted_types(key)
+    if str in accepted:
+        return text
+    return next((kind(text) for kind in (int, float) if kind in accepted), None)
+
+
+def _check_setting(key: str, value: Any) -> None:
+    """GemmaError for what no command would take. How much is kept on disk is said elsewhere."""
+    from gemma_cli.commands.loading.opening import sampling_from, wishes_from
+    from gemma_cli.commands.options import GenerationOptions
+    from gemma_cli.engine.protocol import Sampling
+    from gemma_cli.models.catalog import parse_name
+
+    if value is None:
+        return
+    if key in ("model", "draft"):
+        parse_name(value)
+    elif key in {field.name for field in fields(GenerationOptions)}:
+        asked = GenerationOptions(**{key: value})
+        sampling_from(Sampling(), asked)
+        wishes_from(asked)
 
 
 def folders() -> Iterator[Finding]:
@@ -37,6 +84,8 @@ def folders() -> Iterator[Finding]:
         if trouble is not None and name != "config":
             broken = True
             mend = f"make it a folder that you may write to, or set GEMMA_HOME: ls -ld {folder}"
+            if trouble == os.strerror(errno.ENOSPC):
+                mend = f"make room on its disk, or set GEMMA_HOME to another: df -h {folder}"
             yield Finding("folders", "problem", f"{name}: {folder}: {trouble}", mend)
     if not broken:
         yield Finding("folders", "good", ", ".join(str(folder) for folder in places.values()))
@@ -48,7 +97,8 @@ def _unwritable(folder: Path) -> str | None:
     while not place.exists() and place != place.parent:
         place = place.parent
     try:
-        with tempfile.NamedTemporaryFile(dir=place, prefix=".gemma-doctor-"):
+        with tempfile.TemporaryFile(dir=place, prefix=".gemma-doctor-") as file:
+            file.write(bytes(_LEAST))
             return None
     except OSError as error:
         return error.strerror or str(error)
@@ -59,9 +109,15 @@ def disk() -> Iterator[Finding]:
     from gemma_cli.models.hubcache import cache_root
     from gemma_cli.terminal.tables import size
 
-    free = free_space()
-    text = f"{size(free)} are free for models in {cache_root()}"
-    if free < _ROOM:
+    free, root = free_space(), cache_root()
+    text = f"{size(free)} are free for models in {root}"
+    trouble = _unwritable(root)
+    if trouble not in (None, os.strerror(errno.ENOSPC)):
+        # A folder of models that somebody else keeps is of use all the same.
+        state: State = "notice" if root.is_dir() else "problem"
+        mend = f"set HF_HOME to a folder that you may write to: ls -ld {root}"
+        yield Finding("disk", state, f"no model can be kept in {root}: {trouble}", mend)
+    elif free < _ROOM:
         mend = "make room (gemma list, gemma rm NAME), or set HF_HOME to another disk"
         yield Finding("disk", "notice", text, mend)
     else:
