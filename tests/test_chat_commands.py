@@ -811,7 +811,10 @@ def test_an_answer_that_fills_the_window(begin: Begin, way: str, said: str) -> N
 
 
 def test_another_answer_at_temperature_0_is_said_to_be_the_same(begin: Begin) -> None:
-    assert "The temperature is 0" in begin().type("/set temperature 0", "hi", "/regen")
+    chat = begin()
+    assert "The temperature is 0" in chat.type("/set temperature 0", "hi", "/regen")
+    chat.session.model_sha = "of another model"
+    assert "temperature" not in chat.type("/regen")
 
 
 def test_an_empty_answer_is_said(begin: Begin) -> None:

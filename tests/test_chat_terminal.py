@@ -333,6 +333,15 @@ def test_a_broken_history_and_none_at_all(home: Env) -> None:
     assert ended.stderr.count(b"cannot be saved") == 1
 
 
+def test_a_chat_whose_model_is_gone(home: Env, gemma: Gemma) -> None:
+    piped(home, b"Hi\n")
+    for command in (("chat", "--continue"), ("chat", "--resume", "1"), ("run", "-c", "And?")):
+        ended = gemma(*command, input="", env=home)
+        assert (ended.returncode, ended.stdout) == (3, "")
+        assert ended.stderr.startswith("gemma: the chat's model is missing: ")
+        assert "or go on with another one: -m MODEL" in ended.stderr
+
+
 def test_what_opening_the_history_says_stands_above_the_prompt(home: Env) -> None:
     path = history_of(home)
     path.parent.mkdir(parents=True)

@@ -170,7 +170,8 @@ class _Drawing:
             said = excerpt(first.text)
             said += "" if last.role == "assistant" else "  (no answer)"
         else:
-            said = f"another answer: {excerpt(first.text)}"
+            said = "another answer: " if first.parent is not None else "the model began: "
+            said += excerpt(first.text)
         said += {"cancelled": "  (stopped)", "error": "  (failed)"}.get(last.status, "")
         return f"{mark} {self._letters[last.id]}{row.number}  {said}"
 

@@ -99,7 +99,7 @@ def chat(
         if not no_history:
             expire_old_chats(journal, settings, saved.summary.id if saved else None)
         named = options.one_model(model_argument, model)
-        chosen = opening.choose_model(named or (saved.summary.model if saved else None), settings)
+        chosen = opening.choose_model_for(named, saved.summary.model if saved else None, settings)
         conversation = saved.conversation if saved else Conversation()
         if generation.system is not None or not saved:
             conversation.system = argument_text(asked.system or "", "--system")

@@ -131,7 +131,7 @@ def run(
     output = None if show_prompt else output_for(form, extract=extract, as_json=as_json)
     system = settings.system
     with closing(read_asked(wanted, template, generation.system, system, save=save)) as question:
-        chosen = opening.choose_model(model or question.model, settings)
+        chosen = opening.choose_model_for(model, question.model, settings)
         sampling = replace(opening.sampling_from(chosen.sampling, asked), schema=answer_schema)
         if output is None:
             print_prompt(chosen, question.messages, question.raw, thinking=asked.think)

@@ -54,12 +54,19 @@ def regen(talk: Talk, argument: str) -> None:
     session = talk.session
     asked = question(session, argument, "/regen 1")
     before = session.conversation.leaf
-    if session.sampling.seed is not None:
-        talk.say(f"The seed is set to {session.sampling.seed}: the answer may be the same.")
-    elif session.sampling.greedy:
-        talk.say("The temperature is 0: the answer may be the same.")
+    talk.say(_same_again(session, asked))
     session.conversation.go_to(asked.id)
     talk.answer(otherwise=before)
+
+
+def _same_again(session: Session, asked: Turn) -> str:
+    """Why this model may answer as it did before, if it did."""
+    origins = [each.origin for each in session.conversation.children(asked.id)]
+    if not any(origin and origin.model_sha == session.model_sha for origin in origins):
+        return ""
+    if session.sampling.seed is not None:
+        return f"The seed is set to {session.sampling.seed}: the answer may be the same."
+    return "The temperature is 0: the answer may be the same." if session.sampling.greedy else ""
 
 
 @command("/undo", argument="[N]", summary="go back to before the last turn, or the last N")

@@ -65,6 +65,17 @@ def choose_model(name: str | None, settings: Settings) -> ChosenModel:
     return ChosenModel(installed, header, recommended)
 
 
+def choose_model_for(named: str | None, held_with: str | None, settings: Settings) -> ChosenModel:
+    """The model that is named, else the one that a past chat was held with, else any."""
+    if named or not held_with:
+        return choose_model(named, settings)
+    try:
+        return choose_model(held_with, settings)
+    except ModelNotFoundError as error:
+        hint = f"{error.hint}    or go on with another one: -m MODEL"
+        raise ModelNotFoundError(f"the chat's model is missing: {error.message}", hint) from error
+
+
 def _default_name(settings: Settings) -> str:
     from gemma_cli.models.store import installed, last_used
 
