@@ -99,6 +99,13 @@ def test_plain_markdown_and_toml_alone_are_prompts_too() -> None:
     assert read("+++\r\nsystem = 'S'\r\n+++\r\n").fill({}, "x").message == "x"
 
 
+def test_an_empty_value_is_none() -> None:
+    prompt = read("Into {{to=English}}:\n\n{{tone=}}\n\n{{text}}")
+    assert prompt.fill({"to": "", "tone": ""}, "x").message == "Into English:\n\nx"
+    with pytest.raises(UsageError, match="needs a value for 'to'"):
+        read("Into {{to}}: {{text}}").fill({"to": " "}, "x")
+
+
 @given(st.text(), st.text())
 def test_what_is_filled_in_is_data(value: str, text: str) -> None:
     filled = read("A {{v=}} B {{text}} C").fill({"v": value}, text)

@@ -74,7 +74,12 @@ class Prompt:
                     f"the prompt {self.name} has no variable '{name}'", _near(name, known)
                 )
         defaults = {name: default for name, default in known.items() if default is not None}
-        return {**defaults, **values}
+        # Of an empty value, perhaps of a shell's variable that is not set, the default holds:
+        # else the paragraph that says what to do would go with it.
+        given = {
+            name: value for name, value in values.items() if value.strip() or known[name] == ""
+        }
+        return {**defaults, **given}
 
     def _check_given(self, used: str, given: Mapping[str, str]) -> None:
         names = {name for _, name, _ in variables(used)} - {TEXT}
