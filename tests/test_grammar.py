@@ -377,6 +377,7 @@ def _values(sampling: Sampling) -> dict[str, Any]:
         (f'{{"const": 1{"0" * 400}}}', "number 1000"),
         ('{"type": "integer", "minimum": 100000000000000000000}', "minimum has the number"),
         ('{"type": "number", "exclusiveMaximum": -1e16}', "exclusiveMaximum has the number"),
+        ('{"type": "integer", "multipleOf": 4294967295, "maximum": 1e15}', "too long.*at #"),
         ('{"type": "number", "maximum": 1e300}', "limits of a number are too large"),
         ('{"type": "string", "maxLength": 4294967296}', "limit of a length is too large"),
         ('{"title": "' + "x" * 1_100_000 + '"}', "too large"),
@@ -407,6 +408,7 @@ def test_a_schema_that_cannot_be_used_is_told_with_its_place(schema: str, said: 
         '{"$defs": {"n": {"type": "array", "minItems": 1, "items": {"anyOf": [{"type": "null"},'
         ' {"$ref": "#/$defs/n"}]}}}, "$ref": "#/$defs/n"}',
         '{"$defs": {"a": {"$anchor": "truth", "type": "boolean"}}, "$ref": "#truth"}',
+        '{"type": "integer", "multipleOf": 640000}',
         '{"enum": [9007199254740992, -9007199254740992, [0.1, true, null]]}',
         '{"type": "integer", "minimum": 0, "maximum": 18446744073709551615}',
     ],

@@ -10,6 +10,7 @@ from gemma_cli.errors import UsageError
 
 _LARGEST = 1024 * 1024  # characters
 _EXACT = 2**53  # the compiler rounds larger numbers, and crashes on -2**63
+_LARGEST_FACTOR = 100_000  # of multipleOf; a million takes the compiler 8 s and 300 MiB
 
 # Keywords by what they hold. JSON Schema 2020-12, and of older drafts what is still written.
 _ONE = {
@@ -139,6 +140,9 @@ def _look_at(place: str, schema: Any, root: Any) -> None:
                 f"{keyword} has the number {str(number)[:40]}; beyond {_EXACT} none is exact "
                 f"(at {place})"
             )
+    multiple = schema.get("multipleOf")
+    if isinstance(multiple, int | float) and _hard_factor(multiple) > _LARGEST_FACTOR:
+        raise UsageError(f"multipleOf {multiple} takes too long to be checked (at {place})")
     reference = schema.get("$ref")
     if reference is None:
         return
@@ -164,6 +168,14 @@ def _too_large(keyword: str, value: Any) -> float | None:
     high = _EXACT if keyword in ("const", "enum", "minimum", "exclusiveMinimum") else None
     within = (low is None or value >= low) and (high is None or value <= high)
     return None if within and abs(value) != float("inf") else value
+
+
+def _hard_factor(multiple: float) -> int:
+    """What of a whole number is not seen from a few last digits; 1 for other numbers."""
+    rest = int(multiple) if multiple == multiple // 1 else 1
+    while rest and (divisor := next((d for d in (2, 5) if rest % d == 0), 0)):
+        rest //= divisor
+    return abs(rest)
 
 
 def _near(keyword: str) -> str | None:
