@@ -61,6 +61,14 @@ def test_every_line_has_room(with_demo: Env, width: int, arguments: tuple[str, .
     assert long == []
 
 
+def test_at_40_columns_a_sign_stays_beside_its_name(with_demo: Env) -> None:
+    shown = lines(with_demo, 40, "plan", "gemma3:4b", "--ram", "16GiB")
+    table = next(i for i, line in enumerate(shown) if "QUANT" in line)
+    assert [line for line in shown[1:table] if len(line) > 40] == []
+    signs = {"█ weights", "▒ KV cache", "░ compute", "· free"}
+    assert {sign for sign in signs if any(sign in line for line in shown)} == signs
+
+
 def test_a_long_device_name_leaves_the_bar_some_room(tmp_path: Path) -> None:
     """No such card is here: the view is asked in a process of its own, on a terminal."""
     asked = tmp_path / "asked.py"

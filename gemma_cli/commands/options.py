@@ -26,7 +26,9 @@ def _option(*names: str, help: str, **more: Any) -> Any:  # noqa: A002 - Typer's
 
 ModelArgument = Annotated[
     str | None,
-    typer.Argument(help="gemma3:4b, gemma3:27b:q5_k_m, hf:OWNER/REPO or a .gguf file."),
+    typer.Argument(
+        metavar="[MODEL]", help="gemma3:4b, gemma3:27b:q5_k_m, hf:OWNER/REPO or a .gguf file."
+    ),
 ]
 ModelOption = Annotated[
     str | None, typer.Option("-m", "--model", help="The model (GEMMA_MODEL).", metavar="MODEL")

@@ -13,6 +13,7 @@ from gemma_cli.terminal.sanitize import clean_line
 from gemma_cli.terminal.tables import columns, hanging, size, table
 
 _LONGEST_BAR, _SHORTEST_BAR = 44, 20
+_TOGETHER = "\N{NO-BREAK SPACE}"  # a sign of the legend stays beside its name
 
 
 def facts_text(chosen: Candidate, plan: Plan, *, fits: bool, why: str | None) -> str:
@@ -21,11 +22,15 @@ def facts_text(chosen: Candidate, plan: Plan, *, fits: bool, why: str | None) ->
     file = "of unknown size" if chosen.stated is None else _file_size(chosen)
     lines = [
         f"{clean_line(chosen.name)}  {chosen.quant}, {file}, {here}",
-        f"  context    {plan.n_ctx:,} of {plan.n_ctx_max:,} tokens, KV cache in {plan.kv_type}",
+        hanging(
+            "  context    ",
+            f"{plan.n_ctx:,} of {plan.n_ctx_max:,} tokens, KV cache in {plan.kv_type}",
+        ),
         f"  layers     {plan.gpu_layers} of {plan.n_layers + 1} on a GPU",
     ]
     if plan.in_file:
-        lines.append(f"  in file    {memory_size(plan.in_file)} of weights, read row by row")
+        said = f"{memory_size(plan.in_file)} of weights, read row by row"
+        lines.append(hanging("  in file    ", said))
     if not fits:
         lines.append("  fits       no")
     if why is not None:
@@ -56,7 +61,8 @@ def devices_text(plan: Plan) -> str:
         label = indent if narrow else f"{name:{width}}"
         lines.append(f"{label}{bar(device.total, parts, length)} {room}")
         lines.append(hanging(indent, _parts(share)))
-    return "\n".join([*lines, hanging(indent, legend()), ""])
+    signs = legend().replace("  ", "\n").replace(" ", _TOGETHER).replace("\n", "  ")
+    return "\n".join([*lines, hanging(indent, signs).replace(_TOGETHER, " "), ""])
 
 
 def devices_words(plan: Plan) -> str:
