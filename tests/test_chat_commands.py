@@ -625,7 +625,9 @@ def test_kept_prompts(begin: Begin, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert "pirate" in chat.type("/prompt")
     chat.type('/prompt pirate who="an old \\"parrot\\""', "hi")
     assert engine.asked[-1][0] == Message("system", 'You are an old "parrot".')
-    assert "'words'" in chat.type("/prompt short")
+    said = chat.type("/prompt short")
+    assert "'words'" in said
+    assert said.endswith(" | /prompt short words=...")
     chat.type("/prompt short words=3", "Shorten to 3 words:\n\nA long text.")
     assert chat.reader.prefilled == ["Shorten to 3 words:\n\n"]
     assert engine.samplings[-1].temperature == 0.25

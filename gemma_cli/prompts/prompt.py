@@ -88,7 +88,7 @@ class Prompt:
             rest = f" (and: {', '.join(missing[1:])})" if len(missing) > 1 else ""
             raise UsageError(
                 f"the prompt {self.name} needs a value for '{missing[0]}'{rest}",
-                f"say it: gemma run -p {self.name} --var {missing[0]}=...",
+                " ".join(f"--var {each}=..." for each in missing),
             )
 
 

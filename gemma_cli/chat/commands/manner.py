@@ -56,7 +56,12 @@ def prompt(talk: Talk, argument: str) -> str:
         width = max((len(name) for name, _ in names), default=0) + 2
         return "\n".join(f"{name:<{width}}{purpose}" for name, purpose in names)
     name, _, rest = argument.partition(" ")
-    persona = session.prompts.use(name, _values(rest), session.sampling)
+    try:
+        persona = session.prompts.use(name, _values(rest), session.sampling)
+    except UsageError as error:
+        if error.hint and error.hint.startswith("--var "):
+            error.hint = f"/prompt {name} {rest} ".rstrip() + error.hint.replace("--var", "")
+        raise
     kept = {option: getattr(session.sampling, option) for option in session.by_hand}
     session.sampling = replace(persona.sampling, **kept)
     session.conversation.system = persona.system
