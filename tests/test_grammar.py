@@ -378,6 +378,7 @@ def _values(sampling: Sampling) -> dict[str, Any]:
         ('{"type": "integer", "minimum": 100000000000000000000}', "minimum has the number"),
         ('{"type": "number", "exclusiveMaximum": -1e16}', "exclusiveMaximum has the number"),
         ('{"type": "integer", "multipleOf": 4294967295, "maximum": 1e15}', "too long.*at #"),
+        ('{"type": "integer", "multipleOf": 2147483648, "maximum": 1e15}', "too long.*at #"),
         ('{"type": "number", "maximum": 1e300}', "limits of a number are too large"),
         ('{"type": "string", "maxLength": 4294967296}', "limit of a length is too large"),
         ('{"title": "' + "x" * 1_100_000 + '"}', "too large"),
