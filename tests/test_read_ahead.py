@@ -13,6 +13,7 @@ from gemma_cli.chat.conversation import Conversation
 from gemma_cli.chat.journal import NoJournal
 from gemma_cli.chat.session import Session
 from gemma_cli.engine.cache import common_prefix
+from gemma_cli.engine.jobs import ReadAhead
 from gemma_cli.engine.llama import LlamaEngine
 from gemma_cli.engine.protocol import Done, Message, Sampling
 from gemma_cli.engine.setup import Setup, Weights
@@ -39,12 +40,12 @@ def typed(engine: LlamaEngine, text: str) -> None:
     engine.read_ahead([Message("user", text)])
 
 
-def wait_until_read(engine: LlamaEngine, least: int) -> None:
-    end = time.monotonic() + 60
-    while len(engine._loaded._context.tokens) < least:
-        assert time.monotonic() < end, "nothing was read ahead"
-        time.sleep(0.05)
-    time.sleep(0.3)
+def wait_until_read(engine: LlamaEngine) -> None:
+    """All that was typed so far, as much of it as is certain."""
+    end = time.monotonic() + 90
+    while engine._ahead is not None or engine._current is not None:
+        assert time.monotonic() < end, "reading ahead does not end"
+        time.sleep(0.02)
 
 
 def ask(engine: LlamaEngine, text: str) -> Done:
@@ -59,7 +60,7 @@ def test_enter_pays_for_the_last_words_only(engine: LlamaEngine) -> None:
     ask(engine, "Something else.")
     engine.info()
     typed(engine, f"{DOCUMENT}\n\n1, 2, 3, 4, 5")
-    wait_until_read(engine, without.usage.prompt_tokens - 40)
+    wait_until_read(engine)
     having = ask(engine, question)
     assert having.usage.prompt_tokens - having.usage.cached_tokens < 32
     assert having.tokens == without.tokens
@@ -68,29 +69,31 @@ def test_enter_pays_for_the_last_words_only(engine: LlamaEngine) -> None:
 def test_editing_costs_nothing_but_the_work(engine: LlamaEngine) -> None:
     before = ask(engine, "1, 2, 3, 4, 5, 6, 7,")
     typed(engine, f"{DOCUMENT} and then")
-    wait_until_read(engine, 300)
+    wait_until_read(engine)
+    assert len(engine._loaded._context.tokens) > 300
     typed(engine, "1, 2,")
     after = ask(engine, "1, 2, 3, 4, 5, 6, 7,")
     assert after.tokens == before.tokens
 
 
 def test_a_question_does_not_wait_for_what_is_read_ahead(engine: LlamaEngine) -> None:
-    engine.info()
-    ask(engine, "Hi")
+    long = DOCUMENT * 4
     start = time.perf_counter()
-    ask(engine, "Hello")
-    alone = time.perf_counter() - start
-    typed(engine, f"{DOCUMENT}\n{DOCUMENT}\n{DOCUMENT} and so")
-    time.sleep(0.5)  # it is at work
+    ask(engine, f"Read {long}")
+    whole = time.perf_counter() - start
+    typed(engine, f"Consider {long} and so")
+    while not isinstance(engine._current, ReadAhead):
+        time.sleep(0.02)
+    time.sleep(0.1)  # it is at work
     start = time.perf_counter()
     ask(engine, "Hello there")
-    assert time.perf_counter() - start < 3 * alone + 2
+    assert time.perf_counter() - start < whole / 2
 
 
 def test_too_long_a_text_is_left_for_the_error_that_tells(engine: LlamaEngine) -> None:
     engine.info()
     typed(engine, "word " * 9000)
-    time.sleep(0.5)
+    wait_until_read(engine)
     assert ask(engine, "Hi").usage.prompt_tokens < 100
 
 
