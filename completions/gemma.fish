@@ -182,7 +182,7 @@ complete -c gemma -n '__gemma_at completion' -s h -l help -d 'Show the help and 
 complete -c gemma -n '__gemma_at completion' -a 'bash zsh fish'
 complete -c gemma -n '__gemma_at history --' -a list -d 'List the chats, the latest first.'
 complete -c gemma -n '__gemma_at history --' -a show -d 'Print a chat as Markdown.'
-complete -c gemma -n '__gemma_at history --' -a search -d 'Find messages and documents; accents and case make no difference.'
+complete -c gemma -n '__gemma_at history --' -a search -d 'Find messages, documents and titles; accents and case make no difference.'
 complete -c gemma -n '__gemma_at history --' -a export -d 'Print chats as Markdown, as JSON with every branch, as OpenAI\'s or as ShareGPT\'s messages.'
 complete -c gemma -n '__gemma_at history --' -a import -d 'Take in chats: exported ones, OpenAI-style messages, ShareGPT. All of them, or none.'
 complete -c gemma -n '__gemma_at history --' -a rm -d 'Remove chats for good, and all evaluated prompts that are kept on disk.'

@@ -99,6 +99,23 @@ def test_of_words_in_every_message_the_newest_are_judged(history: History) -> No
     assert all(int(hit.excerpt.split()[3]) > 350 for hit in hits[1:])
 
 
+def test_a_title_that_somebody_set_is_found(history: History) -> None:
+    named = keep(history, "nothing", "really", title="Über Steuern")
+    made = keep(history, "steuern and more")
+    found = {(hit.conversation, hit.role): hit for hit in history.search("uber steu")}
+    assert list(found) == [(named, "title")]
+    hit = found[named, "title"]
+    assert [hit.excerpt[start:end] for start, end in hit.matches] == ["Über", "Steuern"]
+    hits = history.search("steuern")
+    assert sorted((hit.conversation, hit.role) for hit in hits) == [
+        (named, "title"),
+        (made, "user"),
+    ]
+    for number in range(250):
+        keep(history, f"steuern {number}")
+    assert named in [hit.conversation for hit in history.search("steuern", limit=400)]
+
+
 def test_chats_by_their_words_and_titles(history: History) -> None:
     first = keep(history, "apples and pears", "yes")
     second = keep(history, "nothing", "really", title="Über Äpfel, apples too")

@@ -144,7 +144,7 @@ class History:
             return self._is_there(conversation_id)
 
     def search(self, query: str, limit: int = 50) -> list[Hit]:
-        """Messages and documents that hold every word and "quoted phrase", the best first.
+        """Messages, documents, set titles that hold every word and "quoted phrase", the best first.
 
         A document: its name and one passage of it together. The last word may be a
         beginning; accents and case make no difference. Of words that stand in very

@@ -28,6 +28,11 @@ _MESSAGES = f"""SELECT found.score, found.id, c.id, c.title, m.role, m.created, 
     JOIN conversation c ON c.id = m.conversation_id
     ORDER BY found.score, m.id DESC LIMIT :limit"""
 
+# A title that nobody set is the beginning of the first message, which is found itself.
+_TITLES = """SELECT bm25(title_text), c.id, c.id, c.title, 'title', c.updated, NULL
+    FROM title_text JOIN conversation c ON c.id = title_text.rowid
+    WHERE title_text MATCH :wanted AND c.named ORDER BY 1, c.id DESC LIMIT :limit"""
+
 # The best passage of each document. A pinned one is shown to the model as a part of the
 # system text, and has no date but its chat's.
 _DOCUMENTS = f"""SELECT min(found.score), found.id, c.id, c.title, coalesce(m.role, 'system'),
@@ -39,9 +44,11 @@ _DOCUMENTS = f"""SELECT min(found.score), found.id, c.id, c.title, coalesce(m.ro
     GROUP BY p.conversation_id, p.message_id, p.name
     ORDER BY 1, found.id DESC LIMIT :limit"""
 
+_FIND = {"message_text": _MESSAGES, "title_text": _TITLES, "passage_text": _DOCUMENTS}
+
 # An excerpt costs more than a rank, so only of what is shown; but each looked up by itself
 # would cost a walk through all that holds a common word.
-_EXCERPTS = f"""SELECT rowid, CASE WHEN rowid IN (SELECT value FROM json_each(:shown))
+_EXCERPT = f"""SELECT rowid, CASE WHEN rowid IN (SELECT value FROM json_each(:shown))
         THEN snippet({{index}}, {{column}}, :opening, :closing, '…', {_EXCERPT_WORDS}) END
     FROM {{index}} WHERE {{index}} MATCH :wanted ORDER BY rowid DESC LIMIT :ranked"""
 
@@ -60,10 +67,10 @@ _TERM = re.compile(r'"([^"]*)("|$)|[^\s"]+')
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A message, or a document in a chat, that a search found.
+    """A message, a document in a chat, or a title that somebody set, that a search found.
 
-    document: its name; None: the words stand in the message itself. role: of the
-    message, of the one that the document was sent with, or "system" where it is pinned.
+    document: its name, if it is one. role: of the message, of the one that the document
+    was sent with, "system" where that is pinned; or "title".
     excerpt: the words around the match; matches: where in it the words stand
     that were looked for, as (start, end); none where only the name holds them.
     """
@@ -85,18 +92,16 @@ def holding(indexes: Sequence[str]) -> str:
 def find(
     database: sqlite3.Connection, indexes: Sequence[str], wanted: str, limit: int
 ) -> list[Hit]:
-    """The messages and documents that a match_expression finds, the best of the newest first."""
+    """What a match_expression finds in those indexes, the best of the newest first."""
     values: dict[str, object] = {"wanted": wanted, "ranked": max(_RANKED, limit), "limit": limit}
-    found = [("message_text", *row) for row in database.execute(_MESSAGES, values)]
-    if "passage_text" in indexes:
-        found += [("passage_text", *row) for row in database.execute(_DOCUMENTS, values)]
-        found.sort(key=itemgetter(1))
-        del found[limit:]
+    found = [(index, *row) for index in indexes for row in database.execute(_FIND[index], values)]
+    found.sort(key=itemgetter(1))
+    del found[limit:]
     excerpts = {
         (index, row_id): excerpt
-        for index, column in (("message_text", 0), ("passage_text", 1))
+        for index in indexes
         for row_id, excerpt in _excerpts(
-            database, index, column, values, [row[2] for row in found if row[0] == index]
+            database, index, values, [row[2] for row in found if row[0] == index]
         )
     }
     return [
@@ -109,7 +114,6 @@ def find(
 def _excerpts(
     database: sqlite3.Connection,
     index: str,
-    column: int,
     values: Mapping[str, object],
     shown: Sequence[int],
 ) -> Iterator[tuple[int, tuple[str, tuple[tuple[int, int], ...]]]]:
@@ -119,9 +123,11 @@ def _excerpts(
     # The message may hold any text, so what marks a match must be past guessing.
     mark = secrets.token_hex(8)
     opening, closing = f"\1{mark}\2", f"\3{mark}\4"
-    marks = {"shown": json.dumps(shown), "opening": opening, "closing": closing}
-    query = _EXCERPTS.format(index=index, column=column)
-    for row_id, excerpt in database.execute(query, {**values, **marks}):
+    asked = {**values, "shown": json.dumps(shown), "opening": opening, "closing": closing}
+    if index == "title_text":
+        asked["ranked"] = -1  # of all titles those that somebody set were judged
+    query = _EXCERPT.format(index=index, column=int(index == "passage_text"))
+    for row_id, excerpt in database.execute(query, asked):
         if excerpt is not None:
             yield row_id, _unmarked(excerpt, opening, closing)
 

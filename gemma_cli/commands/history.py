@@ -77,7 +77,7 @@ def search(
     limit: Limit = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find messages and documents; accents and case make no difference.
+    """Find messages, documents and titles; accents and case make no difference.
 
     The last word may be a beginning.
     """

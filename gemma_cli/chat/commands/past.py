@@ -32,7 +32,7 @@ def _line(chat: Summary, *, here: bool) -> str:
     return f"{'*' if here else ' '}{chat.id:>5}  {when}  {turns:>9}  {chat.title}"
 
 
-@command("/search", argument="WORDS", summary="find messages and documents in all chats")
+@command("/search", argument="WORDS", summary="find messages, documents, titles in past chats")
 def search(talk: Talk, argument: str) -> str:
     """Every word must be there; the last may be a beginning; "quoted words" stand together."""
     if not argument:
@@ -42,7 +42,9 @@ def search(talk: Talk, argument: str) -> str:
         return "Nothing was found."
     lines = []
     for hit in hits:
-        who = hit.document or {"user": "you", "assistant": "model"}.get(hit.role, "summary")
+        who = hit.document or {"user": "you", "assistant": "model", "title": "title"}.get(
+            hit.role, "summary"
+        )
         lines.append(f"{hit.conversation:>5}  {hit.title}")
         lines.append(f"       {' '.join(who.split())}: {' '.join(hit.excerpt.split())}")
     return "\n".join([*lines, "/resume ID goes on with a chat."])
