@@ -363,6 +363,45 @@ def test_files_go_with_the_next_message(begin: Begin, tmp_path: Path) -> None:
     assert chat.type("/file drop x").startswith("no file 'x'")
 
 
+def test_a_changed_question_takes_the_files_that_it_names_now(begin: Begin, tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.txt").write_text(f"text of {name}")
+    a, b, c = (str(tmp_path / f"{name}.txt") for name in "abc")
+    engine = FakeEngine()
+    chat = begin(engine)
+
+    def shown() -> list[str]:
+        return [each.name for each in chat.talk.path()[-2].attachments]
+
+    chat.type(f"/file {c}", f"what is in @{a}?")
+    assert shown() == [c, a]
+    assert b in chat.type(f"/edit 1 what is in @{b}?")
+    assert shown() == [c, b]
+    assert "text of b" in engine.asked[-1][-1].text
+    assert a in chat.type("/edit", f"what is in @{b} and @{a}?")
+    assert shown() == [c, b, a]
+    (tmp_path / "b.txt").unlink()
+    assert "no file" not in chat.type(f"/edit 1 then what is in @{b} and @{a}?")
+    assert shown() == [c, b, a]
+    assert "no file @gone.txt" in chat.type("/edit 1 what is in @gone.txt?")
+    assert shown() == [c, b]
+    (tmp_path / "d.bin").write_bytes(bytes(range(256)) * 9)
+    leaf = chat.talk.leaf
+    assert "d.bin" in chat.type("/edit 1", f"and in @{tmp_path}/d.bin?", "")
+    assert chat.talk.leaf == leaf
+
+
+def test_a_kept_prompt_takes_the_files_too(begin: Begin, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text of a")
+    (tmp_path / "b.txt").write_text("text of b")
+    chat = begin()
+    chat.session.prompts = PromptsHere()
+    chat.type(f"/file {tmp_path}/a.txt", "/prompt summarise", f"Summarise: @{tmp_path}/b.txt")
+    names = [each.name for each in chat.talk.path()[0].attachments]
+    assert names == [f"{tmp_path}/a.txt", f"{tmp_path}/b.txt"]
+    assert chat.session.attached == []
+
+
 def test_a_pinned_file_stays_and_can_be_dropped(begin: Begin, tmp_path: Path) -> None:
     (tmp_path / "n.md").write_text("always here")
     engine = FakeEngine()

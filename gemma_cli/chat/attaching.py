@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import accumulate
 
 from gemma_cli.chat.compaction import part_request, summary_tokens
-from gemma_cli.chat.conversation import Attachment
+from gemma_cli.chat.conversation import Attachment, Turn
 from gemma_cli.chat.interface import Talk
 from gemma_cli.chat.session import Session
 from gemma_cli.chat.window import answer_room
@@ -25,10 +26,33 @@ def quoted(path: str) -> str:
     return '"' + path.replace('"', '\\"') + '"'
 
 
-def not_there(names: Sequence[str]) -> str:
-    """That words which look like files are none."""
-    shown = ", ".join(f"@{name}" for name in names[:3]) + (", …" if len(names) > 3 else "")
-    return f"There is no file {shown}: the model sees only the name."
+def named(talk: Talk, text: str, before: str = "") -> list[Attachment]:
+    """The documents that a text names by @path and that `before` does not. Raises GemmaError.
+
+    What looks like a path there and is none is said.
+    """
+    documents = talk.session.documents
+    if documents is None:
+        return []
+    missing = [f"@{name}" for name in documents.missing(text) if f"@{name}" not in before]
+    if missing:
+        shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        talk.say(f"There is no file {shown}: the model sees only the name.")
+    known = documents.mentioned(before)
+    paths = [path for path in dict.fromkeys(documents.mentioned(text)) if path not in known]
+    return talk.attach(" ".join(map(quoted, paths))) if paths else []
+
+
+def named_by_changed(talk: Talk, asked: Turn, changed: str) -> list[Attachment]:
+    """What goes with a question that is changed: the documents that went with it, but for those
+    that it no longer names, and those that it names now. Raises GemmaError."""
+    gone: set[str] = set()
+    if (documents := talk.session.documents) is not None:
+        for path in set(documents.mentioned(asked.text)) - set(documents.mentioned(changed)):
+            with suppress(GemmaError):  # what cannot be read now went with it under no name
+                gone.update(each.name for each in documents.gather(path).documents)
+    kept = [each for each in asked.attachments if each.name not in gone]
+    return list(dict.fromkeys((*kept, *named(talk, changed, asked.text))))
 
 
 def attached(talk: Talk, words: str) -> list[Attachment]:

@@ -106,6 +106,12 @@ class Talk(Protocol):
     def ask(self, text: str, attachments: Sequence[Attachment] = ()) -> None:
         """Say that after the leaf, and have it answered."""
 
+    def send(self, text: str) -> None:
+        """ask() with the documents that wait for it and those that it names.
+
+        Raises GemmaError where one cannot be had: nothing was said then.
+        """
+
     def answer(self, otherwise: int | None) -> None:
         """Have the question at the leaf answered; go back to `otherwise` if nothing begins."""
 

@@ -9,7 +9,6 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from gemma_cli.chat import commands
-from gemma_cli.chat.attaching import not_there, quoted
 from gemma_cli.chat.gauge import measure, refresh
 from gemma_cli.chat.interface import Entry, Reader, Writer
 from gemma_cli.chat.interrupts import Hangup, Hangups, interrupts
@@ -145,19 +144,8 @@ class ChatLoop:
         """Give it to who waits for it, or ask it; GemmaError, KeyboardInterrupt: it was not."""
         if then is not None:
             then(text)
-            return
-        session = self._session
-        mentioned = session.documents.mentioned(text) if session.documents else []
-        if session.documents and (missing := session.documents.missing(text)):
-            self._writer.say(not_there(missing))
-        words = " ".join(map(quoted, dict.fromkeys(mentioned)))
-        found = self._talk.attach(words) if words else []
-        documents = list(dict.fromkeys((*session.attached, *found)))
-        before = session.conversation.leaf
-        session.attached.clear()
-        self._talk.ask(text, documents)
-        if documents and session.conversation.leaf == before:
-            session.attached[:] = documents  # it was refused
+        else:
+            self._talk.send(text)
 
     def _send_anyway(self, word: str) -> bool:
         """A line that looks like a command but is none is sent only if the user says so."""

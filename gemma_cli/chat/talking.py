@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gemma_cli.chat.answering import Answering
-from gemma_cli.chat.attaching import attached, sizes
+from gemma_cli.chat.attaching import attached, named, sizes
 from gemma_cli.chat.conversation import Attachment
 from gemma_cli.chat.gauge import refresh
 from gemma_cli.chat.interface import Reader, Writer
@@ -64,6 +64,15 @@ class Talking:
         self.session.journal.save(conversation)
         # After a failure the question stays in the tree; the next goes on from before it.
         self._answered(question.parent, question.id)
+
+    def send(self, text: str) -> None:
+        session = self.session
+        documents = list(dict.fromkeys((*session.attached, *named(self, text))))
+        before = session.conversation.leaf
+        session.attached.clear()
+        self.ask(text, documents)
+        if documents and session.conversation.leaf == before:
+            session.attached[:] = documents  # it was refused
 
     def answer(self, otherwise: int | None) -> None:
         self._answered(otherwise, otherwise)

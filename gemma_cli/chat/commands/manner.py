@@ -70,7 +70,7 @@ def prompt(talk: Talk, argument: str) -> str:
         return f"The prompt {name} holds from the next message on."
 
     def send(text: str) -> None:
-        talk.ask(text if talk.reader.prefills else persona.message + text)
+        talk.send(text if talk.reader.prefills else persona.message + text)
 
     talk.prefill(persona.message, send)
     return f"The prompt {name} holds from here on. Put your text below its message."

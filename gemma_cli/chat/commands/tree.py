@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gemma_cli.chat.attaching import named_by_changed
 from gemma_cli.chat.branches import branches, excerpt, here, picture, place
 from gemma_cli.chat.commands.registry import command
 from gemma_cli.chat.conversation import Turn
@@ -101,9 +102,10 @@ def edit(talk: Talk, argument: str) -> None:
     asked = question(session, number, "/edit 1")
 
     def ask_again(changed: str) -> None:
+        documents = named_by_changed(talk, asked, changed)
         before = session.conversation.leaf
         session.conversation.go_to(asked.parent)
-        talk.ask(changed, asked.attachments)
+        talk.ask(changed, documents)
         if session.conversation.leaf == asked.parent:  # it was refused
             _move(session, before)
 
