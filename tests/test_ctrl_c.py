@@ -14,7 +14,7 @@ if sys.platform == "win32":
 
 from tests.conftest import Env, program
 from tests.emulator import Terminal
-from tests.test_chat_terminal import READY, fake_chat, saved_turns
+from tests.test_chat_terminal import READY, ROOT, fake_chat, saved_turns
 from tests.test_waiting import EVALUATING
 
 CTRL_C, CTRL_D = "\x03", "\x04"
@@ -128,6 +128,34 @@ def test_in_a_question(home: Env) -> None:
         terminal.send(f"y{CTRL_C}")
         terminal.wait_for("It was not sent")
         leave(terminal)
+
+
+AS_A_QUESTION_BEGINS = """
+import asyncio, signal, sys
+from tests.chat_program import main
+class Pressed(asyncio.SelectorEventLoop):
+    def __init__(self):
+        signal.raise_signal(signal.SIGINT)
+        super().__init__()
+class Policy(asyncio.DefaultEventLoopPolicy):
+    made = 0
+    def new_event_loop(self):
+        self.made += 1
+        return Pressed() if self.made == 2 else super().new_event_loop()
+asyncio.set_event_loop_policy(Policy())
+sys.exit(main())
+"""
+
+
+def test_just_as_a_question_begins(home: Env) -> None:
+    """The signal comes while the event loop of the question is made."""
+    env = home | {"PYTHONPATH": str(ROOT)}
+    with Terminal([sys.executable, "-c", AS_A_QUESTION_BEGINS, "{}"], env) as terminal:
+        terminal.wait_for(READY)
+        terminal.send("/no-command at all\r")
+        terminal.wait_for("It was not sent")
+        shown = leave(terminal)
+    assert "Exception ignored" not in shown
 
 
 @pytest.mark.parametrize("vi", [False, True])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from prompt_toolkit import PromptSession
@@ -133,12 +135,15 @@ class PromptReader:
             _quieten(ask)
         self._asking = ask
         try:
-            answer = ask.prompt(f"{clean(question)} [y/N] ", pre_run=self._leave_if_told)
+            with _ctrl_c_noted() as noted:
+                answer = ask.prompt(
+                    f"{clean(question)} [y/N] ", pre_run=lambda: self._leave_if_told(noted)
+                )
         except (EOFError, KeyboardInterrupt):
             return False
         finally:
             self._asking = None
-        return answer.strip().lower() in ("y", "yes")
+        return not noted and answer.strip().lower() in ("y", "yes")
 
     def interrupt(self) -> bool:
         self._interrupted = True
@@ -150,8 +155,8 @@ class PromptReader:
     def refresh(self) -> None:
         self._session.app.invalidate()  # does nothing while no prompt stands there
 
-    def _leave_if_told(self) -> None:
-        if self._interrupted:
+    def _leave_if_told(self, noted: Sequence[int] = ()) -> None:
+        if self._interrupted or noted:
             get_app().create_background_task(self._leave_at_once())
 
     async def _leave_at_once(self) -> None:
@@ -328,3 +333,15 @@ class _ShownHidden(Processor):
             for style, text, *handler in transformation_input.fragments
         ]
         return Transformation(fragments)
+
+
+@contextmanager
+def _ctrl_c_noted() -> Iterator[list[int]]:
+    """Inside, Ctrl-C is noted where no prompt takes it: an event loop that is half made
+    when an exception breaks in is reported with a traceback when it is thrown away."""
+    noted: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: noted.append(number))
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
