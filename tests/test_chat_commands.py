@@ -402,6 +402,19 @@ def test_a_kept_prompt_takes_the_files_too(begin: Begin, tmp_path: Path) -> None
     assert chat.session.attached == []
 
 
+def test_files_that_wait_are_not_let_go_in_silence(begin: Begin, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text(f"text of {name}")
+    a, b = (str(tmp_path / f"{name}.txt") for name in "ab")
+    chat = begin()
+    chat.type("hi")
+    said = chat.type(f"/file {a}", "/new")
+    assert f"Not sent, and no longer attached: {a}." in said
+    assert "Not sent" not in chat.type("/new")
+    assert "no longer attached: 2 files." in chat.type(f"/file {a} {b}", "/resume 1")
+    assert chat.session.attached == []
+
+
 def test_a_pinned_file_stays_and_can_be_dropped(begin: Begin, tmp_path: Path) -> None:
     (tmp_path / "n.md").write_text("always here")
     engine = FakeEngine()

@@ -1,4 +1,4 @@
-"""Leaving a conversation that the history could not take in full."""
+"""Leaving a conversation: what the history could not take in full, what was never sent."""
 
 from __future__ import annotations
 
@@ -24,3 +24,10 @@ def may_let_go(talk: Talk) -> bool:
         raise GemmaError(f"this chat is not saved in full: {reason}", _HINT)
     talk.say(f"This chat is not saved in full: {reason}. /export json FILE keeps it.")
     return talk.confirm("Leave it all the same?")
+
+
+def let_go_of_files(talk: Talk) -> None:
+    """Those that wait for a message do not go to another conversation, and that is said."""
+    if waiting := [each.name for each in talk.session.attached]:
+        which = waiting[0] if len(waiting) == 1 else f"{len(waiting):,} files"
+        talk.say(f"Not sent, and no longer attached: {which}. /file attaches to the next message.")

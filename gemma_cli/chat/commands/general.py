@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gemma_cli.chat.commands.registry import Leave, command, commands, find
 from gemma_cli.chat.interface import Talk
-from gemma_cli.chat.letting_go import may_let_go
+from gemma_cli.chat.letting_go import let_go_of_files, may_let_go
 from gemma_cli.chat.session import Session
 from gemma_cli.errors import UsageError
 
@@ -46,6 +46,7 @@ def new(talk: Talk, _argument: str) -> str:
     session = talk.session
     if not may_let_go(talk):
         return "You are still in this chat."
+    let_go_of_files(talk)
     empty = len(session.conversation) == 0
     ended = session.begin_afresh()
     if empty:

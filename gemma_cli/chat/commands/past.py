@@ -7,7 +7,7 @@ from datetime import datetime
 from gemma_cli.chat.commands.registry import command
 from gemma_cli.chat.conversation import Turn
 from gemma_cli.chat.interface import Talk
-from gemma_cli.chat.letting_go import may_let_go
+from gemma_cli.chat.letting_go import let_go_of_files, may_let_go
 from gemma_cli.chat.records import Summary, title_of
 from gemma_cli.chat.session import Session
 from gemma_cli.errors import GemmaError, UsageError
@@ -74,6 +74,7 @@ def resume(talk: Talk, argument: str) -> str:
     chat = past.load(int(argument))
     if not may_let_go(talk):
         return "You are still in this chat."
+    let_go_of_files(talk)
     session.resume(chat)
     recall(talk, chat.summary)
     if chat.summary.model and chat.summary.model != session.label:
