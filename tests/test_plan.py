@@ -14,7 +14,7 @@ import pytest
 from gemma_cli.commands.planning.fitting import MachineCapacity
 from gemma_cli.errors import UsageError
 from gemma_cli.machine.devices import Device, Machine
-from tests.conftest import DEMO, Env, Gemma
+from tests.conftest import DEMO, Env, Gemma, program
 from tests.gguf_files import write_gguf
 from tests.gguf_models import gemma3_metadata, gemma3_tensors
 from tests.hub_server import LoopbackHub, loopback_hub
@@ -249,6 +249,15 @@ def test_a_file_on_the_hub_by_its_header_alone(
     offline = gemma("plan", "hf:someone/built-GGUF", env={**env, "HF_HUB_OFFLINE": "1"})
     assert offline.returncode == 3
     assert "offline" in offline.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not keep to the limit")
+def test_where_bandwidth_cannot_be_measured_it_is_assumed(home: Env) -> None:
+    # What is read for it are 256 MiB.
+    limited = ["sh", "-c", 'ulimit -v 250000; exec "$@"', "sh", *program(), "plan", "gemma1:2b"]
+    done = subprocess.run(limited, env=home, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 5), done.stderr
+    assert "(assumed)" in done.stderr
 
 
 def test_the_margin_is_a_setting(gemma: Gemma) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -142,12 +143,15 @@ class _Report:
     def _bandwidths(self) -> tuple[float, float]:
         from gemma_cli.machine.speed import ASSUMED_GPU_BANDWIDTH, ASSUMED_HOST_BANDWIDTH
 
-        self._measured = not self._another and self._machine.host.free > 2 << 30
+        self._measured = False
         host = ASSUMED_HOST_BANDWIDTH
-        if self._measured:
+        if not self._another and self._machine.host.free > 2 << 30:
             from gemma_cli.machine.bandwidth import read_bandwidth
 
-            host = read_bandwidth(self._machine.threads)
+            # ulimit may leave no room for the bytes to read, or for a thread.
+            with suppress(MemoryError, RuntimeError):
+                host = read_bandwidth(self._machine.threads)
+                self._measured = True
         return host, ASSUMED_GPU_BANDWIDTH
 
     def _ask(self) -> dict[str, Any] | None:
