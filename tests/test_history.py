@@ -235,6 +235,13 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, said: list[str]) -> None:
     assert "cannot be saved" in said[0]
 
 
+def test_a_folder_in_its_place_is_said(path: Path) -> None:
+    path.mkdir(parents=True)
+    with pytest.raises(HistoryError, match="cannot be opened") as raised:
+        History(path)
+    assert f"mv {path} " in str(raised.value.hint)
+
+
 def test_a_newer_history_is_only_read(path: Path, journals: Journals, said: list[str]) -> None:
     journals().save(talk("hi", "hello"))
     with closing(sqlite3.connect(path)) as db:

@@ -193,9 +193,11 @@ def open_database(
     except OSError as error:
         if path.is_file():
             return _open_read_only(path, f"The history cannot be written ({error.strerror})")
+        hint = "Make that folder writable, or set GEMMA_HOME to one that is"
+        if path.is_dir():
+            hint = f"A folder stands in its place; move it away: mv {path} {path}.folder"
         raise HistoryError(
-            f"The history cannot be opened: {path}: {error.strerror}",
-            "Make that folder writable, or set GEMMA_HOME to one that is",
+            f"The history cannot be opened: {path}: {error.strerror}", hint
         ) from error
     before = path.stat()
     try:
