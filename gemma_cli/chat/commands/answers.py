@@ -99,6 +99,8 @@ def export(talk: Talk, argument: str) -> str:
     file's ending tells."""
     word, _, file = argument.partition(" ")
     form = word.lower()
+    if form in FORMATS and not file.strip():
+        raise UsageError(f"/export {form} takes a file", f"for example: /export {form} FILE")
     if form not in FORMATS or not file.strip():
         file, form = argument, Path(argument).suffix.removeprefix(".").lower() or "md"
     if not argument or form not in FORMATS:
