@@ -561,6 +561,8 @@ def test_last_copy_save_and_export(begin: Begin, tmp_path: Path) -> None:
     assert "is there already" in chat.type(f"/save {file}")
     assert "cannot be written" in chat.type(f"/save {tmp_path}/no/such/a.md")
     assert "/export json takes a file" in chat.type("/export json")
+    assert "Saved" in chat.type(f'/export "{tmp_path}/my chat.md"')
+    assert (tmp_path / "my chat.md").is_file()
     assert "Saved" in chat.type(f"/export {tmp_path}/c.json", f"/export md {tmp_path}/c.txt")
     assert json.loads((tmp_path / "c.json").read_text())
     assert "code?" in (tmp_path / "c.txt").read_text()

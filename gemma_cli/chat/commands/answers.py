@@ -95,14 +95,15 @@ def save(talk: Talk, argument: str) -> str:
     paths=True,
 )
 def export(talk: Talk, argument: str) -> str:
-    """FORMAT is md, json (the whole tree) or jsonl (this path, as messages); without one the
-    file's ending tells."""
+    """FORMAT is md, json (the whole tree), jsonl (this path, as messages) or sharegpt; without one
+    the file's ending tells."""
     word, _, file = argument.partition(" ")
     form = word.lower()
     if form in FORMATS and not file.strip():
         raise UsageError(f"/export {form} takes a file", f"for example: /export {form} FILE")
-    if form not in FORMATS or not file.strip():
-        file, form = argument, Path(argument).suffix.removeprefix(".").lower() or "md"
+    if form not in FORMATS:
+        file = argument
+        form = Path(file.strip('"')).suffix.removeprefix(".").lower() or "md"
     if not argument or form not in FORMATS:
         known = ", ".join(FORMATS)
         raise UsageError("/export takes a format and a file", f"/export md FILE; it knows {known}")
