@@ -129,9 +129,17 @@ def test_ctrl_c_shows_what_was_measured(with_demo: Env) -> None:
                 break
         process.send_signal(signal.SIGINT)
         report = json.loads(process.stdout.read())
-        assert process.wait(timeout=20) == 130
+        assert process.wait(timeout=90) == 130
     assert report["complete"] is False
     assert [run["n_ctx"] for run in report["runs"]] == [32]
+
+
+def is_at_work(pid: str) -> bool:
+    """Not one that has ended and that nobody has asked about, as in a container without init."""
+    try:
+        return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for the child in /proc")
@@ -143,17 +151,17 @@ def test_no_child_outlives_a_killed_bench(with_demo: Env) -> None:
             if line.startswith("context 16384"):
                 break
         children: list[str] = []
-        until = time.monotonic() + 20
+        until = time.monotonic() + 90
         while not children and time.monotonic() < until:
             tasks = Path(f"/proc/{process.pid}/task/{process.pid}/children")
             children = tasks.read_text().split()
         assert children
         time.sleep(0.5)
         process.kill()
-    until = time.monotonic() + 10
-    while Path("/proc", children[0]).exists() and time.monotonic() < until:
+    until = time.monotonic() + 90
+    while is_at_work(children[0]):
+        assert time.monotonic() < until, "it goes on"
         time.sleep(0.05)
-    assert not Path("/proc", children[0]).exists()
 
 
 def test_the_limit_counts_what_a_token_reads(demo_gguf: Path) -> None:

@@ -19,7 +19,7 @@ def test_kill_9_while_the_real_model_answers(with_demo: Env, gemma: Gemma) -> No
     moments = random.Random(5)
     for number in range(1, 5):
         process = subprocess.Popen(
-            [*program(), "chat", "-m", DEMO, "--temp", "1", "--seed", str(number)],
+            [*program(), "chat", "-m", DEMO, "--temp", "1", "-n", "20", "--seed", str(number)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -61,7 +61,7 @@ def in_bash(scripts: Path, env: Env, line: str) -> list[str]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=120,
     )
     assert done.stderr == ""
     return done.stdout.split()
@@ -76,7 +76,7 @@ def in_fish(scripts: Path, env: Env, line: str) -> list[str]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=120,
     )
     assert done.stderr == ""
     return [each.split("\t")[0] for each in done.stdout.splitlines()]
@@ -220,7 +220,7 @@ def typed_in_zsh(scripts: Path, env: Env, line: str) -> str:
 
 def _read_until(terminal: int, wanted: bytes) -> bytes:
     seen = b""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 90
     while wanted not in seen:
         assert time.monotonic() < end, seen
         if select.select([terminal], [], [], 1)[0]:

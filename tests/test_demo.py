@@ -40,7 +40,7 @@ def demo(tmp_path: Path) -> list[str]:
 
 
 def test_an_answer_then_a_chat(demo: list[str], with_demo: Env) -> None:
-    with Terminal(demo, with_demo, columns=200) as terminal:
+    with Terminal(demo, with_demo, columns=500) as terminal:
         terminal.wait_for(r"Rome\.[^$]*\[Y/n\]", timeout=60)
         terminal.send("\r")
         terminal.wait_for("Send a message", timeout=60)
@@ -50,7 +50,7 @@ def test_an_answer_then_a_chat(demo: list[str], with_demo: Env) -> None:
 
 @pytest.mark.parametrize("key", ["n\r", "\x03", "\x04"])
 def test_a_no_in_any_form_ends_it(demo: list[str], with_demo: Env, key: str) -> None:
-    with Terminal(demo, with_demo, columns=200) as terminal:
+    with Terminal(demo, with_demo, columns=500) as terminal:
         terminal.wait_for(r"\[Y/n\]", timeout=60)
         terminal.send(key)
         terminal.wait_for("Later: .*gemma chat")

@@ -203,7 +203,7 @@ def test_what_others_compute_leaves_fewer_threads(tmp_path: Path) -> None:
     lay_out(tmp_path, stat(0))
     assert load.advise(len(cpus)) == len(cpus)
     time.sleep(0.2)
-    lay_out(tmp_path, stat(100))  # more than the time that passed: all of them are taken
+    lay_out(tmp_path, stat(100_000))  # more than the time that passed: all of them are taken
     assert load.advise(len(cpus)) == 1
     assert cpu.OtherLoad(tmp_path / "nothing").advise(4) is None
 

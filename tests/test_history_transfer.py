@@ -311,7 +311,7 @@ def test_every_branch_and_the_documents_are_shown(tmp_path: Path) -> None:
 def test_two_imports_at_once(home: Env, tmp_path: Path) -> None:
     command = [*program(), "history", "import", str(chat_file(tmp_path, 300))]
     both = [subprocess.Popen(command, env=home, stdout=subprocess.DEVNULL) for _ in range(2)]
-    assert [process.wait(60) for process in both] == [0, 0]
+    assert [process.wait(300) for process in both] == [0, 0]
     with closing(History(Path(home["GEMMA_HOME"]) / "data" / "history.db")) as history:
         assert len(history.conversations()) == 600
         assert all(len(history.load(chat).conversation) == 4 for chat in (1, 300, 301, 600))
@@ -328,18 +328,21 @@ def test_an_import_that_is_killed_leaves_nothing(home: Env, tmp_path: Path) -> N
     subprocess.run(command, env=home, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     whole = time.monotonic() - started
     rng = random.Random(3)
-    chats, killed = 2_000, 0
-    for number in range(12):
+    chats, killed, number = 2_000, 0, 0
+    while killed < 8:
+        number += 1
+        assert number < 50, "each import was over before its signal came"
         process = subprocess.Popen(
             command, env=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         time.sleep(whole * (0.2 + 0.7 * rng.random()))
         process.send_signal(signal.SIGKILL if number % 3 else signal.SIGINT)
-        killed += process.wait() != 0
+        ended = process.wait() == 0
+        killed += not ended
+        whole *= 0.8 if ended else 1.0  # the machine was busier when it was measured
         with closing(History(path)) as history:
             there = len(history.conversations())
             assert there in (chats, chats + 2_000)
             chats = there
             assert history._db.execute("PRAGMA quick_check").fetchone() == ("ok",)
             history._db.execute("INSERT INTO message_text(message_text) VALUES('integrity-check')")
-    assert killed >= 4

@@ -335,7 +335,7 @@ def test_list_into_a_reader_that_leaves(home: Env) -> None:
     )
     assert process.stdout is not None
     process.stdout.close()
-    _, said = process.communicate(timeout=20)
+    _, said = process.communicate(timeout=90)
     assert process.returncode == 141
     assert "Traceback" not in said
 

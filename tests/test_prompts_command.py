@@ -194,7 +194,7 @@ def test_options_that_no_answer_could_have_are_the_prompts_fault(
 
 @pytest.mark.skipif(os.name == "nt", reason="an editor there has its own window")
 def test_without_a_terminal_no_editor_is_guessed(gemma: Gemma, own: Path) -> None:
-    done = gemma("prompts", "edit", "mine", env={"VISUAL": "", "EDITOR": ""}, timeout=20)
+    done = gemma("prompts", "edit", "mine", env={"VISUAL": "", "EDITOR": ""}, timeout=90)
     assert done.returncode == 1
     assert "no terminal that an editor could open in" in done.stderr
     assert list(own.iterdir()) == []

@@ -180,9 +180,14 @@ def test_the_embedded_model(assembled: Path) -> None:
     model = store.demo_model()
     assert (model.name, model.quant, model.path) == ("gemma3:270m-pt", "Q4_K_M", assembled)
     assert model.bytes == assembled.stat().st_size
-    began = time.monotonic()
-    assert store.find(parse_name("gemma3:270m-pt")) == model
-    assert time.monotonic() - began < 0.2  # not hashed again
+    times = []
+    for _ in range(5):
+        began = time.process_time()
+        assert store.find(parse_name("gemma3:270m-pt")) == model
+        times.append(time.process_time() - began)
+    began = time.process_time()
+    hashlib.sha256(assembled.read_bytes())
+    assert min(times) < (time.process_time() - began) / 2  # not hashed again
 
 
 def test_a_damaged_embedded_model_is_made_again(assembled: Path) -> None:
