@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -150,8 +151,11 @@ def test_unknown_and_shared_memory(large: Header) -> None:
     assert plan(large, unknown, Wishes()).gpu_layers == 0
     shared = replace(machine(24), gpus=(Device("M", "gpu", 24 * GIB, 24 * GIB, unified=True),))
     assert plan(large, shared, Wishes()).gpu_layers == 63
-    with pytest.raises(DoesNotFitError):
+    with pytest.raises(DoesNotFitError) as raised:
         plan(large, replace(shared, host=machine(12).host), Wishes(gpu_layers="all"))
+    # What is refused is said to need more than there is, whoever holds it.
+    needed, free = re.findall(r"([\d.]+) GiB(?: of memory|,? are free)", raised.value.message)[:2]
+    assert float(needed) > 18 > float(free) == 12
 
 
 def test_an_integrated_gpu_counts_only_alone(large: Header) -> None:
