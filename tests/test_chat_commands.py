@@ -749,6 +749,12 @@ def test_arguments_are_completed(begin: Begin, tmp_path: Path) -> None:
     assert offered("/compact s") == ["show"]
     assert offered("/export js") == ["json", "jsonl"]
     assert offered("/nothing ") == []
+    assert offered("/prompt tr") == []
+    chat.session.prompts = PromptsHere()
+    assert offered("/prompt tr") == ["translate"]
+    assert offered("/prompt translate ") == ["to=", "tone="]
+    assert offered('/prompt translate to="Swiss German" t') == ["tone="]
+    assert offered("/prompt no-such-prompt ") == []
     (tmp_path / "some file.txt").write_text("x")
     (path,) = offered(f"/file {tmp_path}/so")
     assert path == f'"{tmp_path}/some file.txt"'

@@ -108,6 +108,9 @@ class Prompts(Protocol):
     def names(self) -> list[tuple[str, str]]:
         """Each with what it is for."""
 
+    def variables(self, name: str) -> list[tuple[str, str]]:
+        """Of that prompt, each with its default; none where it cannot be used."""
+
     def use(self, name: str, values: Mapping[str, str], sampling: Sampling) -> Persona:
         """The prompt with its variables' values, over that sampling. Raises UsageError."""
 

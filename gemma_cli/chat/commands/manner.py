@@ -35,7 +35,13 @@ def system(talk: Talk, argument: str) -> str:
 
 
 def _prompts(session: Session, before: list[str]) -> list[tuple[str, str]]:
-    return [] if before or session.prompts is None else session.prompts.names()
+    if session.prompts is None:
+        return []
+    if not before:
+        return session.prompts.names()
+    given = {word.partition("=")[0] for word in before[1:]}
+    names = session.prompts.variables(before[0])
+    return [(f"{name}=", meaning) for name, meaning in names if name not in given]
 
 
 @command(

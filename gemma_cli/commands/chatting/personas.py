@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from gemma_cli import prompts
 from gemma_cli.chat.session import Persona
@@ -10,6 +11,7 @@ from gemma_cli.commands.loading import opening
 from gemma_cli.commands.options import GenerationOptions
 from gemma_cli.commands.prompts import usable
 from gemma_cli.engine.protocol import Sampling
+from gemma_cli.errors import UsageError
 
 
 class PromptsHere:
@@ -17,6 +19,11 @@ class PromptsHere:
 
     def names(self) -> list[tuple[str, str]]:
         return [(each.name, each.problem or each.description) for each in prompts.names()]
+
+    def variables(self, name: str) -> list[tuple[str, str]]:
+        with suppress(UsageError):
+            return [(each.name, each.default or "") for each in usable(name).variables]
+        return []
 
     def use(self, name: str, values: Mapping[str, str], sampling: Sampling) -> Persona:
         prompt = usable(name)
