@@ -71,7 +71,7 @@ def test_temperature(tiny: WrittenLogits, top_k: int, temperature: float) -> Non
 
 
 @pytest.mark.parametrize("top_k", [0, 40])
-@pytest.mark.parametrize("temperature", [1e-30, 0.01, 0.1])
+@pytest.mark.parametrize("temperature", [1e-45, 1e-38, 1e-30, 0.01, 0.1])
 def test_the_best_token_alone_is_drawn_when_it_is_cold(
     tiny: WrittenLogits, top_k: int, temperature: float
 ) -> None:

@@ -141,6 +141,7 @@ class Decoding:
 
     def _propose(self, limit: int) -> list[int]:
         """What a schema forces, or else what the drafter guesses."""
+        self._forced = 0  # what was forced may have been said in other tokens
         if self._pace is None:
             return []
         context = self._context

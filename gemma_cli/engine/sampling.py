@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gemma_cli.engine.tokens import Vocabulary
 
 _DRY_BREAKERS = (b"\n", b":", b'"', b"*")  # llama.cpp's: a repeat does not reach over them
+COLDEST = 1e-6  # the best token alone; logits divided by less may overflow, and none is best
 _MANY = 8192  # candidates from which on a partial sort costs more than it saves
 
 
@@ -176,7 +177,8 @@ def _chains(
         stages.append(C.llama_sampler_init_top_p(sampling.top_p, 1))
     if sampling.min_p > 0:
         stages.append(C.llama_sampler_init_min_p(sampling.min_p, 1))
-    return Chains(_chain([*stages, *xtc, C.llama_sampler_init_temp(sampling.temperature), draw]))
+    temperature = C.llama_sampler_init_temp(max(sampling.temperature, COLDEST))
+    return Chains(_chain([*stages, *xtc, temperature, draw]))
 
 
 def _chain(stages: Sequence[Any]) -> Any:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from gemma_cli.engine.library import C
 from gemma_cli.engine.protocol import Sampling
-from gemma_cli.engine.sampling import Chains, candidates
+from gemma_cli.engine.sampling import COLDEST, Chains, candidates
 
 Logits = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.intp]
@@ -150,7 +150,7 @@ def draw_from_all(
     logits in place. scratch: as for truncate.
     """
     logits -= logits.max()
-    logits /= np.float32(max(temperature, 1e-6))
+    logits /= np.float32(max(temperature, COLDEST))
     padding = -len(logits) % _ROW
     if padding:
         logits, scratch = np.concatenate((logits, np.full(padding, _NEVER))), None
