@@ -125,8 +125,8 @@ def test_edit_at_the_prompt_and_at_once(begin: Begin) -> None:
     chat.type("/edit 1 B")
     assert chat.path() == ["B", "You said: B"]
     leaf = chat.talk.leaf
-    assert "Nothing was changed" in chat.type("/edit", KeyboardInterrupt())
-    assert "Nothing was changed" in chat.type("/edit", "  ")
+    assert "The text was not used: what was said" in chat.type("/edit", KeyboardInterrupt())
+    assert "The text was not used: what was said" in chat.type("/edit", "  ")
     assert chat.talk.leaf == leaf
     said = chat.type("/edit", "/branches")  # another command: the edit is dropped, and said
     assert said.startswith("The text that stood here was not used.")

@@ -63,7 +63,7 @@ def test_a_tree_is_made_and_walked(chat: Terminal) -> None:
     chat.send("/edit\r")
     chat.settle(0.5)
     chat.send("\x03")
-    chat.wait_for("Nothing was changed")
+    chat.wait_for("The text was not used: what was said")
     enter(chat, "And of Italy?", CUT)
     enter(chat, "/branch 1", "branch after turn 1. To come back: /goto b2")
     said = enter(chat, "/context", "tokens are used")

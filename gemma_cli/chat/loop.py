@@ -18,6 +18,9 @@ from gemma_cli.chat.session import Session
 from gemma_cli.chat.talking import Talking
 from gemma_cli.errors import ExitCode, GemmaError
 
+# Of what is to be changed, and of a kept prompt's message; its system text holds already.
+_UNUSED = "The text was not used: what was said stays as it was."
+
 
 class ChatLoop:
     """Talks until the user leaves; nothing that was said is lost on any way out."""
@@ -82,7 +85,7 @@ class ChatLoop:
         except KeyboardInterrupt:
             if not self._reader.interactive:
                 return ExitCode.CANCELLED
-            said = "Nothing was changed." if then else "Ctrl-D or /exit leaves the chat."
+            said = _UNUSED if then else "Ctrl-D or /exit leaves the chat."
             self._writer.say(said)
         return self._talk.ending
 
@@ -116,7 +119,7 @@ class ChatLoop:
         text = entry.text
         if not text.strip():
             if then:
-                self._writer.say("Nothing was changed.")
+                self._writer.say(_UNUSED)
             return
         if not entry.literal and text.startswith("/"):
             word, argument = commands.split(text)
