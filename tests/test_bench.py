@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from gemma_cli.commands.bench import _print_scan
 from gemma_cli.commands.benching import Scan, thread_counts
 from gemma_cli.machine.bandwidth import read_bandwidth
 from gemma_cli.machine.devices import Device, Machine
@@ -198,6 +199,23 @@ def test_the_share_of_the_best_is_that_of_rounds_side_by_side() -> None:
     assert scan.best == 1
     assert scan.share == pytest.approx(0.98)
     assert Scan(2, {2: rounds(5)}).share == 1
+
+
+def test_fewer_threads_that_were_faster_are_no_reason_yet_to_set_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def rounds(rate: float) -> list[dict[str, float]]:
+        return [{"decode_tps": rate, "prefill_tps": rate}]
+
+    _print_scan(Scan(2, {1: rounds(80), 2: rounds(20)}))
+    shown = capsys.readouterr()
+    assert "--threads auto takes 2: 25% of the best, 1" in shown.out
+    said = " ".join(shown.err.split())
+    assert "1 thread was faster here now" in said
+    assert "If other programs were busy" in said
+    assert said.endswith("gemma config set threads 1")
+    _print_scan(Scan(2, {1: rounds(50), 2: rounds(80)}))
+    assert capsys.readouterr().err == ""
 
 
 def test_the_counts_that_are_compared() -> None:

@@ -110,6 +110,7 @@ def test_settings_that_cannot_be_read(gemma: Gemma, home: Env) -> None:
         ("gpu_margin", '"x"', "amount of memory"),
         ("top_p", "7", "top-p"),
         ("model", '"nosuch"', "nosuch"),
+        ("logit_bias", '["x"]', "logit-bias"),
     ],
 )
 def test_a_setting_that_every_chat_would_refuse(
@@ -142,6 +143,12 @@ def test_a_variable_that_every_chat_would_refuse(
     assert variable in found["text"]
     assert said in found["text"]
     assert found["fix"] == f"unset {variable}"
+
+
+def test_variables_that_hold_what_they_should(gemma: Gemma) -> None:
+    env = {"GEMMA_TEMP": "0.7", "GEMMA_TOP_K": "40", "GEMMA_CTX": "max", "GEMMA_THINK": "1"}
+    (found,) = of(gemma("doctor", "--json", env=OFFLINE | env), "settings")
+    assert found["state"] == "good"
 
 
 def test_models_that_cannot_be_kept_where_hf_home_says(gemma: Gemma, tmp_path: Path) -> None:

@@ -246,9 +246,10 @@ def _print_scan(scan: Scan) -> None:
     typer.echo(table(["THREADS", "PREFILL", "DECODE"], rows, right=(1, 2)))
     typer.echo(f"--threads auto takes {scan.auto}: {scan.share:.0%} of the best, {scan.best}")
     if scan.share < _NEARLY:
+        faster = f"{_threads(scan.best)} {'was' if scan.best == 1 else 'were'} faster here now"
         say(
-            f"{_threads(scan.best)} were faster here now. If they are each time (other"
-            f" programs count): threads = {scan.best} in config.toml",
+            f"{faster}. If other programs were busy, that is why (on Linux, run and chat then take"
+            f" fewer by themselves); if none was: gemma config set threads {scan.best}"
         )
 
 

@@ -30,8 +30,10 @@ def settings() -> Iterator[Finding]:
     chosen = load_settings()
     path = settings_file()
     sound = True
-    for key, variable in variables().items():
-        text, stated = os.environ.get(variable), getattr(chosen, key)
+    named = variables()
+    for key in (field.name for field in fields(chosen)):
+        variable, stated = named.get(key, ""), getattr(chosen, key)
+        text = os.environ.get(variable)
         try:
             _check_setting(key, _typed(key, text) if text else stated)
         except (GemmaError, ValueError) as error:
@@ -52,7 +54,7 @@ def _typed(key: str, text: str) -> object:
     accepted = accepted_types(key)
     if str in accepted:
         return text
-    return next((kind(text) for kind in (int, float) if kind in accepted), None)
+    return next((kind(text) for kind in (float, int) if kind in accepted), None)
 
 
 def _check_setting(key: str, value: Any) -> None:
