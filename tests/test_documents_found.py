@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gemma_cli.commands.running.attaching import file_texts
 from gemma_cli.documents import (
     MANY_BYTES,
     MANY_FILES,
@@ -97,6 +98,8 @@ def test_over_a_limit_one_must_ask_but_not_for_one_file_named() -> None:
     assert not gather("many").needs_asking
     make("many/x.txt")
     assert gather("many").needs_asking
+    with pytest.raises(UsageError, match="many names 51 files, 255 B together"):
+        file_texts([Path("many")])  # of `gemma run`
     make("large/a.txt", content=b"text\n" * (MANY_BYTES // 5 + 1))
     assert gather("large").needs_asking
     assert not gather("large/a.txt").needs_asking

@@ -72,10 +72,11 @@ def takes_standard_input(files: Sequence[Path]) -> bool:
 
 def _check_size(path: Path, found: Found) -> None:
     from gemma_cli.documents import MANY_BYTES, MANY_FILES
+    from gemma_cli.terminal.tables import size
 
     if found.needs_asking:
         raise UsageError(
-            f"{path} names {len(found.paths)} files of {found.bytes / 2**20:.1f} MiB together: "
+            f"{path} names {len(found.paths):,} files, {size(found.bytes)} together: "
             f"more than {MANY_FILES} files or {MANY_BYTES >> 20} MiB are not put into a prompt",
             "name a part of it, or the files one by one: -f FILE -f FILE",
         )
