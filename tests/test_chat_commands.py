@@ -175,6 +175,18 @@ def test_branches_show_the_tree(begin: Begin) -> None:
     assert chat.path() == []
 
 
+def test_plain_tells_the_tree_in_words(begin: Begin) -> None:
+    chat = begin()
+    chat.type("a", "b", "/edit 2 c", "/regen")
+    chat.session.plain = True
+    assert chat.type("/branches").splitlines()[:4] == [
+        'a1, this path: "a"',
+        'a2: "b", beside what follows a1',
+        'c2, this path: "c"',
+        'b2: another answer: "You said: c", beside what follows c2',
+    ]
+
+
 def test_a_long_line_of_talk_is_shortened_in_the_picture(begin: Begin) -> None:
     chat = begin()
     chat.type(*(f"q{number}" for number in range(30)), "/edit 20 other", "/goto a")

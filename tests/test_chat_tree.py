@@ -233,6 +233,9 @@ class Tree(RuleBasedStateMachine):
         for branch in branches(talk):
             assert f" {branch.letter}" in drawn
             assert place(talk, branch.letter) == branch.turns[-1].id
+        told = picture(talk, words=True)
+        assert not set(told) & set("●○│├─")
+        assert len(told.splitlines()) == len(drawn.splitlines())
 
 
 Tree.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)

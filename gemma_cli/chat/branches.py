@@ -87,15 +87,15 @@ def place(conversation: Conversation, typed: str) -> int | None:
     return found if wanted else None
 
 
-def picture(conversation: Conversation) -> str:
+def picture(conversation: Conversation, *, words: bool = False) -> str:
     """The tree, a line for each turn: the present path straight down, what forks off it indented.
 
-    Long lines of talk without a fork are shortened.
+    Long lines of talk without a fork are shortened. words: in place of signs, to be read out.
     """
     found = branches(conversation)
     if not found:
         return "Nothing was said yet."
-    drawing = _Drawing(conversation, found)
+    drawing = _Drawing(conversation, found, words)
     lines: list[str] = []
     for beginning in conversation.children(None):
         lines += drawing.lines(beginning)
@@ -109,7 +109,9 @@ def picture(conversation: Conversation) -> str:
     if stopped:
         counts.insert(2, f"{stopped} answer{'' if stopped == 1 else 's'} stopped")
     ways = "/goto b goes to the end of branch b, /goto b3 to its turn 3." if len(found) > 1 else ""
-    return "\n".join([*lines, "", f"● this path. {', '.join(counts)}. {ways}".strip()])
+    path = "" if words else "● this path. "
+    summed = f"{path}{', '.join(counts)}. {ways}".strip()
+    return "\n".join([*lines, "", summed])
 
 
 @dataclass(slots=True)
@@ -122,7 +124,8 @@ class _Row:
 
 
 class _Drawing:
-    def __init__(self, conversation: Conversation, found: list[Branch]) -> None:
+    def __init__(self, conversation: Conversation, found: list[Branch], words: bool) -> None:
+        self._words = words
         self._path = {turn.id for turn in conversation.path()}
         self._leaf = conversation.leaf
         self._letters = {turn.id: each.letter for each in found for turn in each.turns}
@@ -141,11 +144,15 @@ class _Drawing:
         for index, row in enumerate(rows):
             if not kept[index]:
                 if kept[index - 1]:
-                    lines.append(f"│ … {_run(kept, index)} turns …")
+                    side = "" if self._words else "│ "
+                    lines.append(f"{side}… {_run(kept, index)} turns …")
                 continue
             lines.append(self._line(row))
             for fork in row.forks:
                 first, *others = self.lines(fork)
+                if self._words:
+                    lines += [f"{first}, beside what follows {self._place(row)}", *others]
+                    continue
                 lines.append(f"├─{first}")
                 lines += [f"│ {line}" for line in others]
         return lines
@@ -165,7 +172,7 @@ class _Drawing:
 
     def _line(self, row: _Row) -> str:
         first, last = row.turns[0], row.turns[-1]
-        mark = "●" if last.id in self._path else "○"
+        here = last.id in self._path
         if first.role == "user":
             said = excerpt(first.text)
             said += "" if last.role == "assistant" else "  (no answer)"
@@ -173,7 +180,12 @@ class _Drawing:
             said = "another answer: " if first.parent is not None else "the model began: "
             said += excerpt(first.text)
         said += {"cancelled": "  (stopped)", "error": "  (failed)"}.get(last.status, "")
-        return f"{mark} {self._letters[last.id]}{row.number}  {said}"
+        if self._words:
+            return f"{self._place(row)}{', this path' if here else ''}: {said}"
+        return f"{'●' if here else '○'} {self._place(row)}  {said}"
+
+    def _place(self, row: _Row) -> str:
+        return f"{self._letters[row.turns[-1].id]}{row.number}"
 
 
 def _kept(rows: list[_Row], leaf: list[bool]) -> list[bool]:

@@ -123,6 +123,7 @@ class Session:
     by_hand: sampling options that were set in this chat. attached: documents
     for the next message. used: tokens that the context window holds before the
     next message, if known. copy: puts a text on the clipboard and says how.
+    plain: what could be drawn is said in words.
     """
 
     engine: Engine
@@ -143,6 +144,7 @@ class Session:
     by_hand: set[str] = field(default_factory=set)
     attached: list[Attachment] = field(default_factory=list)
     used: int | None = None
+    plain: bool = False
     # Standing exchanges that the next prompt will leave out; counted with `used`.
     next_skip: int = 0
     models: Models | None = None

@@ -135,6 +135,7 @@ def chat(
                 copy=copy,
                 prompts=PromptsHere(),
                 by_hand=said_sampling(generation),
+                plain=plain,
             )
             first = [*file_commands(files or [], pins or []), *persona]
             code = talk(

@@ -150,7 +150,7 @@ def branch(talk: Talk, argument: str) -> str:
 @command("/branches", summary="a picture of all that was said")
 def branches_(talk: Talk, _argument: str) -> str:
     """● marks the present path. A letter names a branch, a number a turn: b3."""
-    return picture(talk.session.conversation)
+    return picture(talk.session.conversation, words=talk.session.plain)
 
 
 @command(
