@@ -78,6 +78,9 @@ Made by `python scripts/memory_table.py` from the planner; all figures in GiB.
   within a quarter of a MiB for the mixture of experts.
 - The compute buffer where everything is on the CPU: coefficients, measured. They are within
   16 MiB or 2 %, which `python scripts/check_memory.py` shows for each model.
+- Where layers stay on the host, the first GPU needs room for their long batches even if it
+  holds none. Where it is too full for that, the others are not used either: plan, run and chat
+  say so, and that hiding it (`CUDA_VISIBLE_DEVICES` and the like) frees them.
 - A LoRA adapter and a projector count with the bytes of their files, on the first device that
   has layers. What a projector needs to compute beside that is not planned: no command loads one.
 - A file of another architecture, or one that lacks tensors, gets cautious figures instead.
