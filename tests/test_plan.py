@@ -124,6 +124,8 @@ def test_force_shows_what_would_be_tried(gemma: Gemma, home: Env) -> None:
         (["--ram", "24 potatoes"], "--ram takes an amount of memory"),
         (["--gpu", "lots"], "--gpu takes an amount of memory"),
         (["--gpu", "0"], "no machine is so small"),
+        (["--gpu", "24"], "for example: --gpu 24GiB"),
+        (["--ram", "1"], "--ram 1 is 1 byte: no machine"),
         (["--ctx", "9999999"], "131072"),
         (["--ctx", "-1"], "--ctx must be"),
         (["--gpu", "24GiB", "--gpu-layers", "99"], "this model has 35"),

@@ -54,8 +54,11 @@ def machine_of(gpus: Sequence[str], ram: str | None) -> Machine:
 def _memory(option: str, text: str) -> int:
     size = parse_size(option, text, "24GiB")
     if size < 1 << 20:
+        number = text.strip()
+        meant = f"{option} {number}GiB" if size and number.isdigit() else "24GiB"
         raise UsageError(
-            f"{option} {text} is {size} bytes: no machine is so small", "for example: 24GiB"
+            f"{option} {text} is {size} byte{'' if size == 1 else 's'}: no machine is so small",
+            f"for example: {meant}",
         )
     return size
 
