@@ -17,7 +17,7 @@ from gemma_cli.machine.devices import Device, Machine
 from gemma_cli.machine.memory import Wishes, plan
 from gemma_cli.models.gguf import read_header
 
-ROOMY = Machine(Device("CPU", "cpu", 64 << 30, 64 << 30), (), threads=2)
+ROOMY = Machine(Device("CPU", "cpu", 64 << 30, 64 << 30), (), threads=1)
 
 
 @pytest.fixture(scope="module", params=["base", "instruct"])

@@ -28,7 +28,7 @@ from tests.conftest import Gemma
 
 N_CTX = 4096
 GREEDY = Sampling(temperature=0, max_tokens=24)
-ROOMY = Machine(Device("CPU", "cpu", 64 << 30, 64 << 30), (), threads=2)
+ROOMY = Machine(Device("CPU", "cpu", 64 << 30, 64 << 30), (), threads=1)
 
 
 def make_engine(path: Path, n_ctx: int = N_CTX) -> LlamaEngine:
@@ -62,7 +62,7 @@ def llama_cpp_greedy(path: Path, prompt: tuple[int, ...], count: int) -> list[in
     model = C.llama_model_load_from_file(str(path).encode(), C.llama_model_default_params())
     params = C.llama_context_default_params()
     params.n_ctx = 1024
-    params.n_threads = params.n_threads_batch = 2
+    params.n_threads = params.n_threads_batch = 1
     context = C.llama_init_from_model(model, params)
     sampler = C.llama_sampler_init_greedy()
     vocab = C.llama_model_get_vocab(model)
