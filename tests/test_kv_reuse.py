@@ -344,6 +344,23 @@ def damage(raw: bytes, how: str) -> bytes:
     }[how]
 
 
+def test_a_document_asked_about_again_gives_the_very_same_logits(
+    model: Model, facts: Plan, text: list[int], folder: Path
+) -> None:
+    """A seed draws the same answer then. Past the window its cells stood in another order."""
+    prompt, stable = text[:1800], 1786
+    answered = [*prompt, *text[2300:2340]]
+    seen = []
+    for kept in (False, True):
+        context, evaluation = other_process(model, facts, stored(folder))
+        assert evaluation.reach(prompt, stable=stable).cached == (stable if kept else 0)
+        seen.append(logits(context, model.vocabulary.size))
+        evaluation.reach(answered)
+        evaluation.keep(stable)
+        context.close()
+    assert np.array_equal(*seen)
+
+
 @pytest.mark.parametrize(
     "how",
     [

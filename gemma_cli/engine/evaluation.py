@@ -40,6 +40,7 @@ class Evaluation:
         self._window = sliding_window
         self._snapshots = snapshots
         self._resumed: tuple[int, ...] | None = None
+        self._settles = bool(sliding_window)
 
     def reach(
         self,
@@ -69,12 +70,27 @@ class Evaluation:
             wanted = int(logits and end == len(prompt))
             if not context.evaluate(prompt[start:end], logits=wanted):
                 return Reached(cached, complete=False)
+            if end == stable:
+                self._settle()
             if end == stable or end - last >= SPACING:
                 self.mark()
                 last = end
             if end < len(prompt) and not proceed():
                 return Reached(cached, complete=False)
         return Reached(cached, complete=True)
+
+    def _settle(self) -> None:
+        """Have the window layers as they are after a restart.
+
+        Attention is summed in the order of their cells, which a snapshot moves
+        together: without this the same question, asked again, is rounded otherwise.
+        """
+        if self._settles:
+            with suppress(MemoryError):
+                checkpoint = self.context.checkpoint()
+                self._settles = self.context.restore(checkpoint)  # else all is evaluated again
+                if self._settles:
+                    self.checkpoints.add(checkpoint)
 
     def mark(self) -> None:
         """Take a checkpoint here, unless one is near."""

@@ -100,10 +100,17 @@ class Answering:
         return prompt
 
     def _with_stable_part(self, prompt: Prompt, asked: Asked) -> Prompt:
-        """Mark what stays the same when another question is asked about a long text."""
+        """Mark what stays the same when another question is asked about a long text.
+
+        All but the last token where there is no such part: asked again it is
+        evaluated in the same batches, and a seed gives the same answer.
+        """
         conversation, raw, question = asked.messages, asked.raw, asked.ending
-        if not question or len(prompt.tokens) < _LONG_PROMPT:
+        if len(prompt.tokens) <= _LONG_PROMPT:
             return prompt
+        whole = replace(prompt, stable=len(prompt.tokens) - 1)
+        if not question:
+            return whole
         # Another question shows where this one begins, in tokens.
         said = raw if raw is not None else conversation[-1].text
         other = said.removesuffix(question) + "?"
@@ -115,7 +122,7 @@ class Answering:
             )
         )
         stable = common_prefix(prompt.tokens, prompted.tokens)
-        return replace(prompt, stable=stable) if stable >= _LONG_PROMPT else prompt
+        return replace(prompt, stable=stable) if stable >= _LONG_PROMPT else whole
 
     def _stream(self, generation: Generation, kept: KeptRun | None) -> Done:
         """Show and keep the answer as it comes; whatever ends it, its text is saved."""
