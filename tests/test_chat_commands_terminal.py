@@ -33,7 +33,7 @@ def enter(terminal: Terminal, typed: str, pattern: str) -> str:
     """Type that, wait for the pattern in what follows and for the next prompt; what follows."""
     place = max(terminal.text().rfind("\n>>> "), 0) + 1
     terminal.send(f"{typed}\r")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while True:
         terminal.settle(0.2)
         new = terminal.text()[place:]
@@ -61,7 +61,7 @@ def test_a_tree_is_made_and_walked(chat: Terminal) -> None:
     assert "Back before turn 1. To come back: /goto c1" in enter(chat, "/undo", "Back")
     enter(chat, "/goto b", "You are at b1")
     chat.send("/edit\r")
-    chat.settle(0.5)
+    chat.wait_for(r"(?s)You are at b1.*>>> /edit\n.*>>> What is the capital of France\?")
     chat.send("\x03")
     chat.wait_for("The text was not used: what was said")
     enter(chat, "And of Italy?", CUT)

@@ -69,10 +69,20 @@ def test_what_is_looked_for_is_found(name: str) -> None:
         harmless(b"a byte \x9b of its own")
 
 
+def leave(terminal: Terminal) -> None:
+    """Once all that was typed is done with; the bytes are checked."""
+    terminal.settle(0.3)
+    terminal.send("\x03")
+    terminal.settle(0.3)
+    terminal.send("/exit\r")
+    terminal.wait_end()
+    harmless(terminal.output)
+
+
 def run(argv: list[str], env: Env) -> str:
     """What a person sees of a whole run; the bytes are checked."""
     with Terminal(argv, env, columns=160, lines=50) as terminal:
-        terminal.wait_end(60)
+        terminal.wait_end()
         harmless(terminal.output)
         shown = terminal.text()
     assert "Traceback" not in shown
@@ -129,10 +139,9 @@ def test_what_the_chat_says_again(saved: Env) -> None:
         terminal.settle(0.3)
         terminal.send("\x03\x03")
         terminal.send("/resume \t\t")
-        terminal.settle(0.3)
+        leave(terminal)
         assert "Traceback" not in terminal.text()
         assert "question" in terminal.text()
-        harmless(terminal.output)
 
 
 @pytest.mark.parametrize(
@@ -160,8 +169,7 @@ def test_pasted(home: Env) -> None:
         terminal.settle(0.3)
         terminal.send("\r")
         terminal.wait_for("You said")
-        terminal.settle(0.2)
-        harmless(terminal.output)
+        leave(terminal)
 
 
 def test_names_of_files_in_the_menu(home: Env, tmp_path: Path) -> None:
@@ -175,15 +183,13 @@ def test_names_of_files_in_the_menu(home: Env, tmp_path: Path) -> None:
         terminal.send(f"@{folder}/")
         terminal.wait_for("fine.txt")
         terminal.send("\t")
-        terminal.settle(0.2)
-        harmless(terminal.output)
+        leave(terminal)
     with fake_chat(home, plain=True) as terminal:
         terminal.wait_for(">>>")
         terminal.send(f"@{folder}/")
         terminal.settle(0.2)
         terminal.send("\t")
-        terminal.settle(0.3)
-        harmless(terminal.output)
+        leave(terminal)
 
 
 @pytest.mark.parametrize("name", ["plain.gguf", EVIL.replace("/", "") + ".gguf"])
@@ -244,7 +250,7 @@ def test_prompts_and_answers_as_json(home: Env, tmp_path: Path) -> None:
     def printed(*arguments: str) -> Any:
         """The last line's JSON, as the terminal got it."""
         with Terminal([*command, *arguments], home) as terminal:
-            terminal.wait_end(60)
+            terminal.wait_end()
             harmless(terminal.output)
             # A load that took long had its line there, and erased it.
             line = terminal.output.decode().splitlines()[-1]

@@ -185,4 +185,4 @@ def test_looking_for_cards_takes_no_time(tmp_path: Path) -> None:
         start = time.perf_counter()
         graphics_cards(root)
         times.append(time.perf_counter() - start)
-    assert min(times) < 0.003
+    assert min(times) < 0.02
