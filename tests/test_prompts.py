@@ -48,6 +48,7 @@ def test_every_built_in_prompt_is_whole() -> None:
         assert filled.message is not None
         assert filled.message.count("THE TEXT") == 1
         assert "{{" not in filled.system + filled.message
+        assert "\\" not in filled.system + filled.message  # TOML's line ends are none in a message
         assert filled.system
 
 
