@@ -219,6 +219,25 @@ def test_a_checkpoint_above_the_budget_is_not_kept() -> None:
     assert not list(points)
 
 
+def test_a_checkpoint_above_the_budget_is_not_even_copied(
+    model: Model, facts: Plan, text: list[int]
+) -> None:
+    class Counted(Context):
+        copies = 0
+
+        def checkpoint(self) -> Checkpoint:
+            self.copies += 1
+            return super().checkpoint()
+
+    context = Counted(model, facts, AbortFlag())
+    for budget, copies in ((1000, 0), (BUDGET, 1)):
+        evaluation = Evaluation(context, model.sliding_window, budget, None)
+        evaluation.reach(text[:20])
+        evaluation.mark()
+        assert (context.copies, len(list(evaluation.checkpoints))) == (copies, copies)
+    context.close()
+
+
 def test_checkpoints_of_changed_tokens_are_forgotten() -> None:
     points = Checkpoints(100)
     for n_past in (100, 200, 300):

@@ -150,6 +150,10 @@ class Context:
         """A copy of the window layers as they are now."""
         return Checkpoint(len(self.tokens), self._state(_WINDOW))
 
+    def checkpoint_size(self) -> int:
+        """Bytes that checkpoint() would take."""
+        return self._state_size(_WINDOW)
+
     def restore(self, checkpoint: Checkpoint) -> bool:
         """Go back to a checkpoint of tokens that are still held; False: all is forgotten."""
         self.rewind(checkpoint.n_past)
@@ -157,8 +161,7 @@ class Context:
 
     def state_size(self) -> int:
         """Bytes that state() would take."""
-        size: int = C.llama_state_seq_get_size_ext(self._pointer, 0, _WHOLE)
-        return size
+        return self._state_size(_WHOLE)
 
     def state(self) -> Any:
         """The KV cache of all layers, as a ctypes array of bytes."""
@@ -170,8 +173,12 @@ class Context:
         self.tokens += tokens
         return self._set_state(state, _WHOLE)
 
-    def _state(self, flags: int) -> Any:
+    def _state_size(self, flags: int) -> int:
         size: int = C.llama_state_seq_get_size_ext(self._pointer, 0, flags)
+        return size
+
+    def _state(self, flags: int) -> Any:
+        size = self._state_size(flags)
         state = (ctypes.c_uint8 * size)()
         C.llama_state_seq_get_data_ext(self._pointer, state, size, 0, flags)
         return state

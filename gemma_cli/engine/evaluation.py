@@ -94,8 +94,10 @@ class Evaluation:
 
     def mark(self) -> None:
         """Take a checkpoint here, unless one is near."""
-        position = len(self.context.tokens)
-        if self.checkpoints.budget and position and not self.checkpoints.is_near(position):
+        position, budget = len(self.context.tokens), self.checkpoints.budget
+        if not (budget and position) or self.checkpoints.is_near(position):
+            return
+        if self.context.checkpoint_size() <= budget:  # of a large model half a gigabyte
             with suppress(MemoryError):  # it only saves time
                 self.checkpoints.add(self.context.checkpoint())
 
