@@ -462,7 +462,7 @@ def test_two_chats_at_once(path: Path) -> None:
         )
         for _ in range(3)
     ]
-    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    assert [writer.wait(300) for writer in writers] == [0, 0, 0]
     with closing(History(path)) as history:
         assert [chat.turns for chat in history.conversations()] == [20, 20, 20]
         assert not list(path.parent.glob("*broken*"))
