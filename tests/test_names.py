@@ -145,6 +145,12 @@ def test_something_else_entirely_suggests_nothing() -> None:
     assert error.value.hint == "See them all: gemma list --available"
 
 
+def test_a_question_in_the_model_s_place_names_the_command_that_takes_it() -> None:
+    with pytest.raises(ModelNotFoundError) as error:
+        parse_name("what is the time?")
+    assert 'gemma run "QUESTION"' in (error.value.hint or "")
+
+
 def test_an_unknown_quantization_lists_those_there_are() -> None:
     with pytest.raises(ModelNotFoundError) as error:
         parse_name("gemma3:4b:q3_k_s")

@@ -149,6 +149,8 @@ def _unknown(text: str, catalog: Catalog) -> ModelNotFoundError:
         return ModelNotFoundError(f"{text}: gemma reads .gguf files only")
     near = near_names(text, catalog)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
+    if len(text.split()) > 2:
+        hint += 'To ask a question: gemma run "QUESTION". '
     return ModelNotFoundError(
         f"no model is called {text[:80]}", f"{hint}See them all: gemma list --available"
     )
