@@ -85,7 +85,7 @@ class Evaluation:
         Attention is summed in the order of their cells, which a snapshot moves
         together: without this the same question, asked again, is rounded otherwise.
         """
-        if self._settles:
+        if self._settles and self._may_copy():
             with suppress(MemoryError):
                 checkpoint = self.context.checkpoint()
                 self._settles = self.context.restore(checkpoint)  # else all is evaluated again
@@ -94,12 +94,16 @@ class Evaluation:
 
     def mark(self) -> None:
         """Take a checkpoint here, unless one is near."""
-        position, budget = len(self.context.tokens), self.checkpoints.budget
-        if not (budget and position) or self.checkpoints.is_near(position):
+        position = len(self.context.tokens)
+        if not (self.checkpoints.budget and position) or self.checkpoints.is_near(position):
             return
-        if self.context.checkpoint_size() <= budget:  # of a large model half a gigabyte
+        if self._may_copy():
             with suppress(MemoryError):  # it only saves time
                 self.checkpoints.add(self.context.checkpoint())
+
+    def _may_copy(self) -> bool:
+        """Whether a checkpoint has room in its budget: of a large model it is half a gigabyte."""
+        return self.context.checkpoint_size() <= self.checkpoints.budget
 
     def _look_on_disk(self, prompt: Sequence[int]) -> None:
         """Resume a snapshot that holds much more of the prompt than the context does."""
