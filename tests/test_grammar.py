@@ -379,6 +379,11 @@ def _values(sampling: Sampling) -> dict[str, Any]:
         ('{"type": "number", "exclusiveMaximum": -1e16}', "exclusiveMaximum has the number"),
         ('{"type": "integer", "multipleOf": 4294967295, "maximum": 1e15}', "too long.*at #"),
         ('{"type": "integer", "multipleOf": 2147483648, "maximum": 1e15}', "too long.*at #"),
+        ('{"allOf": [{"multipleOf": 9973}, {"multipleOf": 9967}]}', "9973 and 9967 takes too long"),
+        (
+            '{"$defs": {"a": {"multipleOf": 9973}}, "$ref": "#/$defs/a", "multipleOf": 9967}',
+            "9967 and 9973 takes too long",
+        ),
         ('{"type": "number", "maximum": 1e300}', "limits of a number are too large"),
         ('{"type": "string", "maxLength": 4294967296}', "limit of a length is too large"),
         ('{"title": "' + "x" * 1_100_000 + '"}', "too large"),
@@ -410,9 +415,23 @@ def test_a_schema_that_cannot_be_used_is_told_with_its_place(schema: str, said: 
         ' {"$ref": "#/$defs/n"}]}}}, "$ref": "#/$defs/n"}',
         '{"$defs": {"a": {"$anchor": "truth", "type": "boolean"}}, "$ref": "#truth"}',
         '{"type": "integer", "multipleOf": 640000}',
+        '{"type": "integer", "anyOf": [{"multipleOf": 9973}, {"multipleOf": 9967}]}',
         '{"enum": [9007199254740992, -9007199254740992, [0.1, true, null]]}',
         '{"type": "integer", "minimum": 0, "maximum": 18446744073709551615}',
     ],
 )
 def test_a_schema_that_can_be_used_passes(schema: str) -> None:
     check_schema(schema)
+
+
+@pytest.mark.parametrize(("last", "fault"), [("integer", None), ("array", "requires itself")])
+def test_each_reference_is_followed_once(last: str, fault: str | None) -> None:
+    """Two in each part would be a thousand million ways through thirty."""
+    twice = {f"a{n}": {"anyOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(30)}
+    end = {"type": last, "minItems": 1, "items": {"$ref": "#/$defs/a30"}}
+    schema = json.dumps({"$ref": "#/$defs/a0", "$defs": {**twice, "a30": end}})
+    if fault:
+        with pytest.raises(UsageError, match=fault):
+            check_schema(schema)
+    else:
+        check_schema(schema)

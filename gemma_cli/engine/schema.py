@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -87,7 +88,7 @@ def parse_schema(text: str, check: Check) -> Any:
                 raise RecursionError
             place, fault = _innermost(schema, fault, check)
             raise UsageError(f"the schema cannot be used: {_line(fault)} (at {place})")
-        if not _ends(schema, schema, frozenset()):
+        if not _ends(schema):
             raise UsageError("no answer satisfies the schema: it requires itself without end")
     except RecursionError as error:
         raise UsageError("the schema is nested too deeply") from error
@@ -140,9 +141,10 @@ def _look_at(place: str, schema: Any, root: Any) -> None:
                 f"{keyword} has the number {str(number)[:40]}; beyond {_EXACT} none is exact "
                 f"(at {place})"
             )
-    multiple = schema.get("multipleOf")
-    if isinstance(multiple, int | float) and _hard_factor(multiple) > _LARGEST_FACTOR:
-        raise UsageError(f"multipleOf {multiple} takes too long to be checked (at {place})")
+    multiples = list(_multiples(schema, root, set()))
+    if math.lcm(*map(_hard_factor, multiples)) > _LARGEST_FACTOR:
+        said = " and ".join(map(str, dict.fromkeys(multiples)))
+        raise UsageError(f"multipleOf {said} takes too long to be checked (at {place})")
     reference = schema.get("$ref")
     if reference is None:
         return
@@ -170,12 +172,28 @@ def _too_large(keyword: str, value: Any) -> float | None:
     return None if within and abs(value) != float("inf") else value
 
 
+def _multiples(schema: Any, root: Any, followed: set[str]) -> Iterator[float]:
+    """Every multipleOf that a value must satisfy at once. followed: references, each once."""
+    if not isinstance(schema, dict):
+        return
+    multiple = schema.get("multipleOf")
+    if isinstance(multiple, int | float) and multiple:
+        yield multiple
+    reference = _reference(schema)
+    if reference and reference not in followed:
+        followed.add(reference)
+        yield from _multiples(_resolve(reference, root), root, followed)
+    parts = schema.get("allOf")
+    for part in parts if isinstance(parts, list) else ():
+        yield from _multiples(part, root, followed)
+
+
 def _hard_factor(multiple: float) -> int:
     """A whole number without the zeros at its end, which are quickly checked; 1 for others."""
     rest = abs(int(multiple)) if multiple == multiple // 1 else 1
     while rest and rest % 10 == 0:
         rest //= 10
-    return rest
+    return rest or 1
 
 
 def _near(keyword: str) -> str | None:
@@ -205,23 +223,54 @@ def _escaped(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1")
 
 
-def _ends(schema: Any, root: Any, within: frozenset[str]) -> bool:
-    """Can some value satisfy it with finitely many parts? within: references on the way here.
+def _ends(schema: Any) -> bool:
+    """Can some value satisfy it with finitely many parts?
 
     Only what a value must have is followed, so False is certain and True is not.
     """
+    targets = dict(_references(schema))
+    ending: set[str] = set()
+    grew = True
+    while grew:  # those of the last round may end what leads to them
+        grew = False
+        for reference in reversed(targets):  # what is led to was found later
+            if reference not in ending and _may_end(targets[reference], ending):
+                ending.add(reference)
+                grew = True
+    return _may_end(schema, ending)
+
+
+def _references(root: Any) -> Iterator[tuple[str, Any]]:
+    """Each reference below a schema, or below what one leads to, once: (itself, its target)."""
+    found: set[str] = set()
+    waiting = [root]
+    while waiting:
+        for _, part in _walk(waiting.pop(), ""):
+            reference = _reference(part)
+            if reference and reference not in found:
+                found.add(reference)
+                waiting.append(_resolve(reference, root))
+                yield reference, waiting[-1]
+
+
+def _reference(schema: Any) -> str:
+    """The reference of a schema, "" for none; one to an anchor is none."""
+    reference = schema.get("$ref") if isinstance(schema, dict) else None
+    is_one = isinstance(reference, str) and (reference == "#" or reference.startswith("#/"))
+    return str(reference) if is_one else ""
+
+
+def _may_end(schema: Any, ending: set[str]) -> bool:
+    """As _ends, when of the references those in ending do."""
     if not isinstance(schema, dict):
         return True
-    reference = schema.get("$ref")
-    if isinstance(reference, str) and reference[1:2] in ("", "/"):  # not an anchor
-        if reference in within:
-            return False
-        if not _ends(_resolve(reference, root), root, within | {reference}):
-            return False
-    ways = [schema[name] for name in ("anyOf", "oneOf") if isinstance(schema.get(name), list)]
-    if any(way and not any(_ends(each, root, within) for each in way) for way in ways):
+    reference = _reference(schema)
+    if reference and reference not in ending:
         return False
-    return all(_ends(part, root, within) for part in _needed(schema))
+    ways = [schema[name] for name in ("anyOf", "oneOf") if isinstance(schema.get(name), list)]
+    if any(way and not any(_may_end(each, ending) for each in way) for way in ways):
+        return False
+    return all(_may_end(part, ending) for part in _needed(schema))
 
 
 def _needed(schema: dict[str, Any]) -> Iterator[Any]:
