@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from gemma_cli.chat import database, passages
 from gemma_cli.chat.conversation import Attachment, Conversation
 from gemma_cli.chat.history import History
-from gemma_cli.chat.journal import HistoryJournal
 from gemma_cli.documents import Document
 
 _BOOK = "The penguin stands.\n\n" * 3_000 + "At last the Crème brûlée is served. The end."
@@ -171,21 +170,6 @@ def test_removing_leaves_nothing_of_a_document(path: Path) -> None:
     for word in (b"xyzzy", b"plugh", b"grue", b"lamp"):
         assert word not in left
     assert b"kept" in left
-
-
-def test_an_answer_that_streams_touches_no_document(path: Path) -> None:
-    with closing(HistoryJournal(lambda t: History(path, t), print, "m")) as journal:
-        pinned = (Attachment("rules.md", "No puns."),)
-        conversation = chat_about(Attachment("book.txt", _BOOK), pinned=pinned)
-        answer = conversation.add("assistant", "", "streaming")
-        journal.save(conversation)
-        statements: list[str] = []
-        journal.history()._db.set_trace_callback(statements.append)
-        for length in range(5):
-            conversation.change(answer.id, "word " * length, "streaming")
-            journal.save(conversation)
-        assert sum("INSERT INTO message" in each for each in statements) >= 5
-        assert not [each for each in statements if "passage" in each]
 
 
 def older_file(path: Path, documents: dict[int, str | bytes], pinned: str | bytes) -> None:

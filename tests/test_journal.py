@@ -85,6 +85,7 @@ def test_long_documents_are_written_only_when_they_change(journal: HistoryJourna
         journal.save(conversation)
     assert sum("INSERT INTO message" in each for each in statements) >= 5
     assert not [each for each in statements if "pinned" in each.replace("pinned-words", "")]
+    assert not [each for each in statements if "passage" in each]
     assert max(map(len, statements)) < 5_000
     conversation.pinned = ()
     journal.save(conversation)
