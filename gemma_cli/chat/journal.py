@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 from gemma_cli.chat.conversation import Attachment, Conversation, Turn
@@ -194,6 +195,11 @@ class HistoryJournal:
                 history.remember_input(text)
         except (sqlite3.Error, HistoryError):
             return
+
+    def open(self) -> None:
+        """Open the history file now. One that cannot be is said at the first save."""
+        with suppress(sqlite3.Error, HistoryError):
+            self.history()
 
     def inputs(self) -> list[str]:
         """What was typed before, the latest first; nothing when it cannot be read."""

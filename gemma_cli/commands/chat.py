@@ -218,7 +218,7 @@ def _reader(
     from gemma_cli.terminal.writer import wants_colour
 
     if keep:
-        journal.inputs()  # what opening the history has to say is told before the prompt stands
+        journal.open()  # what that has to say is told before the prompt stands
     typed: list[str] = []  # without a history the arrow keys know this chat's inputs
 
     def forget(text: str) -> None:

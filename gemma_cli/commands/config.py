@@ -149,9 +149,6 @@ def _typed(key: str, values: list[str]) -> Any:
 
 def _check_meant(key: str, value: Any) -> None:
     """Raises UsageError for a value of the right kind that no command would take."""
-    from gemma_cli.commands.loading import opening
-    from gemma_cli.commands.options import GenerationOptions
-    from gemma_cli.engine.protocol import Sampling
     from gemma_cli.machine.sizes import parse_size
 
     texts = value if isinstance(value, list) else [value]
@@ -167,7 +164,16 @@ def _check_meant(key: str, value: Any) -> None:
         )
     if key == "kv_cache":
         parse_size("kv_cache", value)
-    elif key in {field.name for field in fields(GenerationOptions)}:
+    check_option(key, value)
+
+
+def check_option(key: str, value: Any) -> None:
+    """Raises UsageError for a generation option's value that no command would take."""
+    from gemma_cli.commands.loading import opening
+    from gemma_cli.commands.options import GenerationOptions
+    from gemma_cli.engine.protocol import Sampling
+
+    if key in {field.name for field in fields(GenerationOptions)}:
         asked = GenerationOptions(**{key: value})
         opening.sampling_from(Sampling(), asked)
         opening.wishes_from(asked)

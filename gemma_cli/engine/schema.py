@@ -155,7 +155,7 @@ def _look_at(place: str, schema: Any, root: Any) -> None:
             f"$ref to another document is not followed: {reference} (at {place})",
             "put that schema below $defs, and refer to it: #/$defs/NAME",
         )
-    if reference[1:2] in ("", "/") and _resolve(reference, root) is None:
+    if _reference(schema) and _resolve(reference, root) is None:
         raise UsageError(f"$ref leads nowhere: {reference} (at {place})")
 
 
@@ -228,7 +228,7 @@ def _ends(schema: Any) -> bool:
 
     Only what a value must have is followed, so False is certain and True is not.
     """
-    targets = dict(_references(schema))
+    targets = _targets(schema)
     ending: set[str] = set()
     grew = True
     while grew:  # those of the last round may end what leads to them
@@ -240,24 +240,25 @@ def _ends(schema: Any) -> bool:
     return _may_end(schema, ending)
 
 
-def _references(root: Any) -> Iterator[tuple[str, Any]]:
-    """Each reference below a schema, or below what one leads to, once: (itself, its target)."""
-    found: set[str] = set()
+def _targets(root: Any) -> dict[str, Any]:
+    """What each reference below a schema leads to, and each below that."""
+    targets: dict[str, Any] = {}
     waiting = [root]
     while waiting:
         for _, part in _walk(waiting.pop(), ""):
             reference = _reference(part)
-            if reference and reference not in found:
-                found.add(reference)
-                waiting.append(_resolve(reference, root))
-                yield reference, waiting[-1]
+            if reference and reference not in targets:
+                targets[reference] = _resolve(reference, root)
+                waiting.append(targets[reference])
+    return targets
 
 
 def _reference(schema: Any) -> str:
     """The reference of a schema, "" for none; one to an anchor is none."""
     reference = schema.get("$ref") if isinstance(schema, dict) else None
-    is_one = isinstance(reference, str) and (reference == "#" or reference.startswith("#/"))
-    return str(reference) if is_one else ""
+    if isinstance(reference, str) and (reference == "#" or reference.startswith("#/")):
+        return reference
+    return ""
 
 
 def _may_end(schema: Any, ending: set[str]) -> bool:

@@ -100,10 +100,9 @@ class Offloading:
                 tight = [share for share in shares if share.needed and share.left < margin]
                 if not tight:
                     return offload
+                # One without layers computes for the host, where what follows leaves more to do.
                 if not all(share.layers for share in tight):
-                    return (
-                        None  # it computes for the host, and the ways that follow leave more there
-                    )
+                    return None
                 compute = [share.compute for share in shares]
                 least = [min(pair) for pair in zip(least or compute, compute, strict=True)]
         return None

@@ -59,19 +59,15 @@ def _typed(key: str, text: str) -> object:
 
 def _check_setting(key: str, value: Any) -> None:
     """GemmaError for what no command would take. How much is kept on disk is said elsewhere."""
-    from gemma_cli.commands.loading.opening import sampling_from, wishes_from
-    from gemma_cli.commands.options import GenerationOptions
-    from gemma_cli.engine.protocol import Sampling
+    from gemma_cli.commands.config import check_option
     from gemma_cli.models.catalog import parse_name
 
     if value is None:
         return
     if key in ("model", "draft"):
         parse_name(value)
-    elif key in {field.name for field in fields(GenerationOptions)}:
-        asked = GenerationOptions(**{key: value})
-        sampling_from(Sampling(), asked)
-        wishes_from(asked)
+    else:
+        check_option(key, value)
 
 
 def folders() -> Iterator[Finding]:

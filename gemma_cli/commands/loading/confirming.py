@@ -78,9 +78,7 @@ def corrected(
 
     smaller = replace(machine, host=less(machine.host), gpus=tuple(map(less, machine.gpus)))
     again = plan(header, smaller, wishes)
-    say(
-        f"llama.cpp needs more than planned on {', '.join(over)}: {again.why}",
-    )
+    say(f"llama.cpp needs more than planned on {', '.join(over)}: {again.why}")
     return again
 
 

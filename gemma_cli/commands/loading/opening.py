@@ -139,7 +139,7 @@ def start_engine(
     if plan.n_ctx > plan.n_ctx_max:
         say(
             f"{chosen.installed.name} was trained on {plan.n_ctx_max} tokens: beyond them, "
-            f"in the context of {plan.n_ctx}, its answers get worse",
+            f"in the context of {plan.n_ctx}, its answers get worse"
         )
     return LlamaEngine(
         Setup(
@@ -216,7 +216,7 @@ def keep_state(engine: LlamaEngine, n_past: int | None = None) -> None:
     except OSError as error:
         say(
             f"the evaluated prompt could not be kept ({error.strerror or error}): "
-            "it will be evaluated again. GEMMA_KV_CACHE=0 keeps none",
+            "it will be evaluated again. GEMMA_KV_CACHE=0 keeps none"
         )
 
 
